@@ -1,0 +1,346 @@
+"""The settings: every key with its section, environment name, default and meaning, in one place.
+
+A value in the INI file beats the environment, the environment beats the default.  `get_config` is the documented
+`ConfigParser` view; the package itself works with the typed `Settings`.  Reads files and environment only when called.
+"""
+
+import logging
+import os
+from configparser import ConfigParser, Error
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pacifica.ingest import globals as files
+from pacifica.ingest.core.errors import BadConfiguration
+from pacifica.ingest.core.sizes import parse_size
+
+__all__ = ["Key", "Settings", "get_config", "keys", "load_settings", "standalone_settings"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """The environment variable of a key."""
+
+    name: str
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        scheme = value.partition(":")[0]
+        if scheme not in schemes or (scheme.startswith("http") and not urlsplit(value).hostname):
+            msg = f"expected {' or '.join(_example(scheme) for scheme in schemes)}"
+            raise ValueError(msg)
+        if scheme == "local" and value != "local:":
+            _rooted(Path(value.partition(":")[2]))
+        if scheme == "file" and not value.startswith("file:///"):
+            msg = f"expected {_example(scheme)}"
+            raise ValueError(msg)
+        return value.rstrip("/") if scheme != "local" else value
+
+    return AfterValidator(check)
+
+
+def _example(scheme: str) -> str:
+    return {"file": "file:///absolute/path", "local": "local:"}.get(scheme, f"{scheme}://host:port")
+
+
+def _size(value: object) -> int:
+    return value if isinstance(value, int) else parse_size(str(value))
+
+
+def _paths(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(Path(part.strip()) for part in value.split(",") if part.strip())
+    return value
+
+
+def _rooted(path: Path) -> Path:
+    """Server, workers and commands start in different folders, and must mean the same one."""
+    if not path.root:
+        msg = f"expected an absolute path, as {Path.cwd() / path}"
+        raise ValueError(msg)
+    return path
+
+
+def _all_rooted(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(_rooted(path) for path in paths)
+
+
+Folder = Annotated[Path, AfterValidator(_rooted)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Folders = Annotated[tuple[Path, ...], BeforeValidator(_paths), AfterValidator(_all_rooted)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """One section of the INI file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class IngestSection(Section):
+    """[ingest]: the service itself."""
+
+    auth_header: Annotated[str, Env("INGEST_AUTH_HEADER"), Field(pattern=r"^[A-Za-z0-9-]+$")] = Field(
+        "X-Http-Authed-User", description="request header that carries the authenticated user"
+    )
+    default_user: Annotated[Text, Env("INGEST_DEFAULT_USER")] = Field(
+        "root", description="the user of a request without that header"
+    )
+    transfer_size: Annotated[Size, Env("TRANSFER_SIZE"), Field(ge=4096)] = Field(
+        "4 Mb", validate_default=True, description="bytes moved at a time"
+    )
+    volume_path: Annotated[Folder, Env("VOLUME_PATH")] = Field(
+        Path("/tmp"),  # noqa: S108 (the documented default)
+        description="folder for bundles until they are archived",
+    )
+    max_upload_size: Annotated[Size, Env("INGEST_MAX_UPLOAD_SIZE")] = Field(
+        "0 B", validate_default=True, description="largest body taken; 0 is no limit"
+    )
+    keep_free: Annotated[Size, Env("INGEST_KEEP_FREE")] = Field(
+        "64 Mb", validate_default=True, description="space on volume_path that no upload may use up"
+    )
+    upload_timeout: Annotated[int, Env("INGEST_UPLOAD_TIMEOUT"), Field(ge=1)] = Field(
+        300, description="seconds that a sender may pause within a request"
+    )
+    move_roots: Annotated[Folders, Env("INGEST_MOVE_ROOTS")] = Field(
+        (), description="folders, separated by commas, that the sources of a move must lie under; empty: volume_path"
+    )
+    retry_for: Annotated[int, Env("INGEST_RETRY_FOR"), Field(ge=0)] = Field(
+        120, description="seconds that a job waits for a neighbour that is away, before it fails; 0: fail at once"
+    )
+    keep_failed: Annotated[int, Env("INGEST_KEEP_FAILED"), Field(ge=1)] = Field(
+        30, description="days that the bundle of a failed job is kept at least"
+    )
+    lease: Annotated[int, Env("INGEST_LEASE"), Field(ge=2)] = Field(
+        30, description="seconds without progress after which another worker takes a job over"
+    )
+    workers: Annotated[int, Env("INGEST_WORKERS"), Field(ge=1, le=256)] = Field(
+        2, description="worker processes of a standalone service"
+    )
+
+
+class UniqueIDSection(Section):
+    """[uniqueid]: who gives out numbers."""
+
+    url: Annotated[str, Env("UNIQUEID_URL"), _url("http", "https", "local")] = Field(
+        "http://127.0.0.1:8051", description="the UniqueID service, or local:"
+    )
+
+
+class PolicySection(Section):
+    """[policy]: who may submit what."""
+
+    ingest_url: Annotated[str, Env("POLICY_INGEST_URL"), _url("http", "https", "local")] = Field(
+        "http://127.0.0.1:8181/ingest", description="the Policy service, or local: with an optional path of a rule file"
+    )
+
+
+class ArchiveSection(Section):
+    """[archiveinterface]: who keeps the bytes."""
+
+    url: Annotated[str, Env("ARCHIVEINTERFACE_URL"), _url("http", "https", "file")] = Field(
+        "http://127.0.0.1:8080", description="the Archive Interface, or file:// with an absolute folder"
+    )
+    verify: Annotated[Literal["full", "size", "none"], Env("ARCHIVEINTERFACE_VERIFY")] = Field(
+        "full", description="what is read back after archiving: bytes and digest, the length, or nothing"
+    )
+    connections: Annotated[int, Env("ARCHIVEINTERFACE_CONNECTIONS"), Field(ge=1, le=64)] = Field(
+        1, description="connections to the archive at once; more than 1 only after `doctor` found it safe"
+    )
+
+
+class MetadataSection(Section):
+    """[metadata]: who keeps the catalogue."""
+
+    ingest_url: Annotated[str, Env("METADATA_INGEST_URL"), _url("http", "https", "local")] = Field(
+        "http://127.0.0.1:8121/ingest", description="the Metadata service, or local:"
+    )
+
+
+class DatabaseSection(Section):
+    """[database]: where job states are kept."""
+
+    peewee_url: Annotated[Text, Env("PEEWEE_URL")] = Field(
+        "sqliteext:///db.sqlite3", description="sqlite, sqliteext, postgresql or mysql URL"
+    )
+    connect_attempts: Annotated[int, Env("DATABASE_CONNECT_ATTEMPTS"), Field(ge=1)] = Field(
+        10, description="how often to try to connect at the start"
+    )
+    connect_wait: Annotated[int, Env("DATABASE_CONNECT_WAIT"), Field(ge=0)] = Field(
+        20, description="seconds between two tries"
+    )
+
+
+class CelerySection(Section):
+    """[celery]: how work reaches the workers of a facility."""
+
+    broker_url: Annotated[Text, Env("BROKER_URL")] = Field("pyamqp://", description="RabbitMQ or Redis URL")
+    backend_url: Annotated[str, Env("BACKEND_URL")] = Field(
+        "rpc://", description="taken for compatibility and not used: job states are in the database"
+    )
+
+
+class Settings(BaseModel):
+    """All settings, checked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ingest: IngestSection = IngestSection()
+    uniqueid: UniqueIDSection = UniqueIDSection()
+    policy: PolicySection = PolicySection()
+    archiveinterface: ArchiveSection = ArchiveSection()
+    metadata: MetadataSection = MetadataSection()
+    database: DatabaseSection = DatabaseSection()
+    celery: CelerySection = CelerySection()
+    #: The folder of a standalone service, or None.
+    standalone: Path | None = None
+
+    @property
+    def move_roots(self) -> tuple[Path, ...]:
+        """The folders that sources of a move must lie under."""
+        return self.ingest.move_roots or (self.ingest.volume_path,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One configuration key.
+
+    Attributes:
+        section: of the INI file.
+        name: in that section.
+        env: its environment variable.
+        default: as it would be written in the file.
+        meaning: one line.
+
+    """
+
+    section: str
+    name: str
+    env: str
+    default: str
+    meaning: str
+
+
+def keys() -> list[Key]:
+    """Every configuration key, in the order of the file."""
+    found = []
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, Section)):
+            continue
+        for name, spec in model.model_fields.items():
+            env = next(part.name for part in spec.metadata if isinstance(part, Env))
+            default = "" if spec.default == () else str(spec.default)
+            found.append(Key(section=section, name=name, env=env, default=default, meaning=str(spec.description)))
+    return found
+
+
+def get_config() -> ConfigParser:
+    """All keys as a `ConfigParser`: defaults, then environment, then the file `globals.CONFIG_FILE`.
+
+    Raises:
+        BadConfiguration: the file is no INI file, or cannot be read; not retryable.
+
+    """
+    parser = ConfigParser()
+    for key in keys():
+        if not parser.has_section(key.section):
+            parser.add_section(key.section)
+        parser.set(key.section, key.name, (os.environ.get(key.env) or key.default).replace("%", "%%"))
+    try:
+        parser.read(files.CONFIG_FILE, encoding="utf-8")
+    except (Error, OSError, UnicodeDecodeError) as fault:
+        msg = f"{files.CONFIG_FILE}: {fault}"
+        raise BadConfiguration(msg) from fault
+    return parser
+
+
+def load_settings() -> Settings:
+    """The settings of this process, checked.
+
+    Raises:
+        BadConfiguration: one line for each wrong value, naming file or variable, key and what is allowed.
+
+    """
+    parser = get_config()
+    _warn_unknown(parser)
+    return _settings(_values(parser))
+
+
+def standalone_settings(folder: Path) -> Settings:
+    """The settings of a service that keeps everything in one folder.
+
+    The keys that choose neighbours, database and staging are given; all others are read as usual.  A file `policy.toml`
+    in the folder becomes the rule file.
+
+    Raises:
+        BadConfiguration: as `load_settings`, or a folder whose name has no place in a database URL.
+
+    """
+    root = folder.absolute()
+    if {"#", "?"} & set(str(root)):
+        msg = f"{root}: the path of a standalone service must not contain '#' or '?'."
+        raise BadConfiguration(msg)
+    rules = root / "policy.toml"
+    values = _values(get_config())
+    values["ingest"]["volume_path"] = str(root / "staging")
+    values["uniqueid"]["url"] = "local:"
+    values["policy"]["ingest_url"] = f"local:{rules}" if rules.exists() else "local:"
+    values["archiveinterface"]["url"] = (root / "archive").as_uri()
+    values["metadata"]["ingest_url"] = "local:"
+    values["database"]["peewee_url"] = f"sqlite:///{root / 'ingest.sqlite3'}"
+    return _settings(values).model_copy(update={"standalone": root})
+
+
+def _values(parser: ConfigParser) -> dict[str, dict[str, str]]:
+    try:
+        return {section: dict(parser.items(section)) for section in parser.sections()}
+    except Error as fault:
+        msg = f"{files.CONFIG_FILE}: {fault} (a % in a value is written %%)"
+        raise BadConfiguration(msg) from fault
+
+
+def _settings(values: dict[str, dict[str, str]]) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as fault:
+        lines = [_line(dict(error), values) for error in fault.errors()]
+        raise BadConfiguration("\n".join(lines)) from fault
+
+
+def _line(error: dict[str, Any], values: dict[str, dict[str, str]]) -> str:
+    section, name = (str(part) for part in error["loc"][:2])
+    key = next(key for key in keys() if (key.section, key.name) == (section, name))
+    value = values.get(section, {}).get(name, "")
+    allowed = str(error["msg"]).removeprefix("Value error, ")
+    return f"{_origin(key)}: [{section}] {name} = {_masked(value)!r}: {allowed} ({key.meaning})"
+
+
+def _origin(key: Key) -> str:
+    """Where the value in force comes from."""
+    file = ConfigParser(interpolation=None)
+    file.read(files.CONFIG_FILE, encoding="utf-8")
+    if file.has_option(key.section, key.name):
+        return files.CONFIG_FILE
+    return f"environment variable {key.env}" if key.env in os.environ else "default"
+
+
+def _masked(value: str) -> str:
+    """A URL without its password."""
+    parts = urlsplit(value) if "://" in value else None
+    return value.replace(f":{parts.password}@", ":***@") if parts and parts.password else value
+
+
+def _warn_unknown(parser: ConfigParser) -> None:
+    known = {(key.section, key.name) for key in keys()}
+    for section in parser.sections():
+        for name in parser.options(section):
+            if (section, name) not in known:
+                logger.warning("unknown configuration key", extra={"section": section, "key": name})
