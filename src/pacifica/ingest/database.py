@@ -1,0 +1,187 @@
+"""The database of this process: how it is opened, and what a fork does to it.
+
+Not the tables (`orm`) and not what is done in them (`store`, `local`).  Importing opens nothing; the first use opens the
+configured database.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peewee
+from playhouse import db_url
+
+from pacifica.ingest import config
+from pacifica.ingest.core.errors import BadConfiguration
+
+__all__ = ["DB", "alone", "connected", "insert_once", "open_database", "use_database"]
+
+#: Connections of one process at most; each is used for one short transaction at a time.
+MAX_CONNECTIONS = 10
+#: How long, in seconds, a thread waits for a free connection.
+POOL_WAIT_S = 30
+#: How long, in seconds, SQLite waits for the lock of another process.
+SQLITE_BUSY_S = 30
+#: How long, in seconds, MySQL may take for one statement; a migration of many rows takes the longest.
+MYSQL_SILENCE_S = 600
+
+#: Serialises migrations of one database, which may take that many seconds.
+MIGRATION_LOCK = 7_013_066
+MIGRATION_WAIT_S = 600
+
+#: First the patience, as switching to WAL needs it already.  WAL lets readers and one writer work at once; FULL makes a
+#: commit durable before it returns.
+SQLITE_PRAGMAS = (("busy_timeout", SQLITE_BUSY_S * 1000), ("journal_mode", "wal"), ("synchronous", "full"))
+
+#: Names of a scheme that mean the same.
+SAME_SCHEME = {"sqliteext": "sqlite", "postgres": "postgresql"}
+
+OPTIONS: dict[str, dict[str, object]] = {
+    # The pool hands a connection from thread to thread, to one at a time.
+    "sqlite": {"pragmas": SQLITE_PRAGMAS, "check_same_thread": False},
+    # A host that vanished without a word is noticed after about a minute.
+    "postgresql": {
+        "connect_timeout": 10,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    },
+    "mysql": {
+        "connect_timeout": 10,
+        "read_timeout": MYSQL_SILENCE_S,
+        "write_timeout": MYSQL_SILENCE_S,
+        # MySQL counts changed rows unless it is asked for found ones (CLIENT_FOUND_ROWS).
+        "client_flag": 2,
+        "charset": "utf8mb4",
+        # An error instead of a text that was silently cut.
+        "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+        # As in the other databases: a statement sees what others committed before it.
+        "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    },
+}
+POOL = {"max_connections": MAX_CONNECTIONS, "timeout": POOL_WAIT_S, "stale_timeout": 300}
+
+
+class _ConfiguredDatabase(peewee.DatabaseProxy):
+    """The database of this process; opened from the configuration when nobody gave another."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (a proxy)
+        with _opening[0]:
+            if self.obj is None:
+                use_database(config.load_settings().database.peewee_url)
+        return getattr(self.obj, name)
+
+
+_opening = [threading.RLock()]
+DB = _ConfiguredDatabase()
+_url_in_use: list[str] = []
+#: Connections that a fork inherited: closing them here would end the parent's sessions, so they are kept and not touched.
+_inherited: list[object] = []
+
+
+def open_database(url: str) -> Any:  # noqa: ANN401 (peewee has no types)
+    """A connection pool for a peewee URL; connects at first use.
+
+    Args:
+        url: sqlite, sqliteext, postgres, postgresql or mysql, each also with `+pool`; other schemes of peewee as they are.
+            Options in the URL beat ours.
+
+    Raises:
+        BadConfiguration: a scheme or a form that peewee does not know; not retryable.
+
+    """
+    scheme, _, rest = url.partition("://")
+    base = scheme.removesuffix("+pool")
+    base = SAME_SCHEME.get(base, base)
+    try:
+        if base not in OPTIONS:
+            return db_url.connect(url)
+        options = {**OPTIONS[base], **POOL}
+        given = db_url.parse(url)
+        return db_url.connect(f"{base}+pool://{rest}", **{key: options[key] for key in options.keys() - given.keys()})
+    except (RuntimeError, ValueError, peewee.ImproperlyConfigured) as fault:
+        # The rest of the URL may carry a password.
+        told = str(fault).replace(rest, "…") if rest else str(fault)
+        msg = f"[database] peewee_url: {told} (allowed: sqlite:///FILE, postgresql://… or mysql://…)"
+        raise BadConfiguration(msg) from fault
+
+
+def use_database(url: str) -> None:
+    """Let all models of this process work on the database of a URL."""
+    database = open_database(url)
+    _url_in_use[:] = [url]
+    DB.initialize(database)
+
+
+def _after_fork() -> None:
+    _opening[0] = threading.RLock()
+    if DB.obj is not None and _url_in_use:
+        _inherited.append(DB.obj)
+        use_database(_url_in_use[0])
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def connected(database: Any) -> Iterator[None]:  # noqa: ANN401 (peewee has no types)
+    """A connection meanwhile; one that the caller had open stays open."""
+    if not database.is_closed():
+        yield
+        return
+    with database.connection_context():
+        yield
+
+
+@contextmanager
+def alone(database: Any) -> Iterator[None]:  # noqa: ANN401 (peewee has no types)
+    """A transaction in which no other process migrates.
+
+    MySQL ends it at each change of a table, the lock it keeps.
+
+    Raises:
+        peewee.OperationalError: another process holds the lock for too long; retryable.
+
+    """
+    if isinstance(database, peewee.MySQLDatabase):
+        with _mysql_lock(database):
+            yield
+        return
+    # SQLite cannot upgrade a read lock while another process writes, so it takes the write lock at once.
+    mode = ("IMMEDIATE",) if isinstance(database, peewee.SqliteDatabase) else ()
+    postgresql = isinstance(database, peewee.PostgresqlDatabase)
+    with database.atomic(*mode):
+        if postgresql:
+            database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        yield
+
+
+@contextmanager
+def _mysql_lock(database: Any) -> Iterator[None]:  # noqa: ANN401 (peewee has no types)
+    # The lock is one of the whole server, so the name tells the database; it may have 64 characters.
+    name = "CONCAT('pacifica ingest ', LEFT(DATABASE(), 40))"
+    (locked,) = database.execute_sql(f"SELECT GET_LOCK({name}, {MIGRATION_WAIT_S})").fetchone()
+    if locked != 1:
+        msg = f"Another process migrated the database for more than {MIGRATION_WAIT_S} s."
+        raise peewee.OperationalError(msg)
+    try:
+        yield
+    finally:
+        database.execute_sql(f"SELECT RELEASE_LOCK({name})")
+
+
+def insert_once(table: type[peewee.Model], **row: object) -> bool:
+    """Whether the key of a row was free; part of the caller's transaction.
+
+    Not INSERT IGNORE: MySQL would also cut what is too long.
+    """
+    try:
+        with table._meta.database.atomic():
+            table.insert(**row).execute()
+    except peewee.IntegrityError:
+        return False
+    return True

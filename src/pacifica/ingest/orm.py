@@ -1,0 +1,527 @@
+"""The tables, as peewee models, and the migrations between schema versions.
+
+`ingeststate` and `ingeststatesystem` are those of pacifica-ingest 0.4.1, which can still read a database of ours; what our
+own protocol needs stands in tables beside them.  Not the rules by which rows change: those are in `store`.  The documented
+`update_state` and `read_state` live here.  Importing opens nothing; the first use opens the configured database.
+"""
+
+import logging
+import time
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import peewee
+from playhouse.migrate import SchemaMigrator, migrate
+
+from pacifica.ingest import config
+from pacifica.ingest.core.errors import UnsafeSchema
+from pacifica.ingest.core.states import Phase, State, Step
+from pacifica.ingest.database import DB, alone, connected, insert_once
+
+__all__ = [
+    "DB",
+    "MAX_ID",
+    "SCHEMA_MAJOR",
+    "SCHEMA_MINOR",
+    "ArchiveId",
+    "BaseModel",
+    "CatalogueFile",
+    "CatalogueTransaction",
+    "IngestState",
+    "IngestStateSystem",
+    "JobEvent",
+    "JobRow",
+    "LocalId",
+    "MoveSource",
+    "OrmSync",
+    "RequestKey",
+    "force_phase",
+    "is_complete",
+    "is_in",
+    "is_needed",
+    "naive_utc",
+    "prepare_schema",
+    "read_state",
+    "update_state",
+    "write_state",
+]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_MAJOR = 2
+SCHEMA_MINOR = 1
+
+#: No column holds a larger id.
+MAX_ID = 2**63 - 1
+
+#: Table options of MySQL: every character, compared exactly, in transactions.
+MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+
+
+def naive_utc() -> datetime:
+    """Now, in the naive UTC that the tables hold."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Moment(peewee.DateTimeField):
+    """A time with microseconds, also in MySQL: it would round to seconds, and a job that is due now would be due later."""
+
+    def get_modifiers(self) -> list[int]:
+        """Digits after the point; six is what the other databases keep anyway."""
+        return [6]
+
+
+class BaseModel(peewee.Model):
+    """A table of the configured database."""
+
+    class Meta:
+        """Bind to the database of this process."""
+
+        database = DB
+
+
+def _database(table: type[BaseModel]) -> Any:  # noqa: ANN401 (peewee has no types)
+    """What a table is bound to; opened if it is the configured database."""
+    database = table._meta.database
+    if database is DB:
+        DB.is_closed()  # any attribute opens it
+        return DB.obj
+    return database
+
+
+class IngestStateSystem(BaseModel):
+    """The schema version: rows `major` and `minor`."""
+
+    part = peewee.CharField(primary_key=True)
+    value = peewee.IntegerField(default=-1)
+
+    class Meta:
+        """Name of 0.4.1."""
+
+        table_name = "ingeststatesystem"
+
+    @classmethod
+    def get_or_create_version(cls) -> tuple[Any, Any]:
+        """Write this code's version where there is none; returns the rows, or (0, 0) without the table."""
+        if not cls.table_exists():
+            return (0, 0)
+        major, _ = cls.get_or_create(part="major", defaults={"value": SCHEMA_MAJOR})
+        minor, _ = cls.get_or_create(part="minor", defaults={"value": SCHEMA_MINOR})
+        return (major, minor)
+
+    @classmethod
+    def get_version(cls) -> tuple[int, int]:
+        """The version of the database; (0, 0) without the table, or when a migration was cut off before it wrote them."""
+        if not cls.table_exists():
+            return (0, 0)
+        parts: dict[str, int] = {row.part: row.value for row in cls.select()}
+        return (parts["major"], parts["minor"]) if parts.keys() >= {"major", "minor"} else (0, 0)
+
+    @classmethod
+    def is_equal(cls) -> bool:
+        """Whether the database has exactly this code's version."""
+        return cls.get_version() == (SCHEMA_MAJOR, SCHEMA_MINOR)
+
+    @classmethod
+    def is_safe(cls) -> bool:
+        """Whether the database can be read by this code: the same major version."""
+        return cls.get_version()[0] == SCHEMA_MAJOR
+
+
+class IngestState(BaseModel):
+    """What clients are told of a job; exactly the table of schema 2.0."""
+
+    job_id = peewee.BigIntegerField(primary_key=True, column_name="id")
+    state = peewee.CharField()
+    task = peewee.CharField()
+    task_percent = peewee.DecimalField()
+    exception = peewee.TextField(default="")
+    created = peewee.DateTimeField(default=naive_utc)
+    updated = peewee.DateTimeField(default=naive_utc)
+    complete = peewee.BooleanField(default=False)
+
+    class Meta:
+        """Name of 0.4.1."""
+
+        table_name = "ingeststate"
+
+    @classmethod
+    def atomic(cls) -> AbstractContextManager[object]:
+        """A transaction, as context manager or decorator."""
+        transaction: AbstractContextManager[object] = cls._meta.database.atomic()
+        return transaction
+
+    @classmethod
+    def database_connect(cls) -> None:
+        """Connect anew, closing what this thread had open."""
+        cls.database_close()
+        cls._meta.database.connect()
+
+    @classmethod
+    def database_close(cls) -> None:
+        """Close this thread's connection, if it has one."""
+        if not cls._meta.database.is_closed():
+            cls._meta.database.close()
+
+
+class JobRow(BaseModel):
+    """A job as our protocol sees it; see `core.jobs.Job`."""
+
+    job_id = peewee.BigIntegerField(primary_key=True)
+    kind = peewee.CharField(max_length=16)
+    phase = peewee.CharField(max_length=16)
+    epoch = peewee.IntegerField(default=0)
+    worker = peewee.CharField(default="")
+    heartbeat = peewee.BigIntegerField(default=0)
+    attempt = peewee.IntegerField(default=0)
+    not_before = Moment(default=naive_utc)
+    hinted = Moment(default=naive_utc)
+    lost_owners = peewee.IntegerField(default=0)
+    failing_since = Moment(null=True)
+    failing_step = peewee.CharField(max_length=32, default="")
+    waiting_for = peewee.TextField(default="")
+    frozen = peewee.BooleanField(default=False)
+    user = peewee.TextField(default="", column_name="submitted_by")
+    path = peewee.TextField(default="")
+    size_bytes = peewee.BigIntegerField(default=0)
+    #: Set when the staged file is not needed any more, until it is removed.
+    unclean = peewee.BooleanField(default=False, index=True)
+
+    class Meta:
+        """Prefixed, as facilities put several services into one database.  One index: what is due."""
+
+        table_name = "ingest_job"
+        indexes = ((("phase", "not_before"), False),)
+
+
+class ArchiveId(BaseModel):
+    """Every archive id that was ever ours: an intent, an archived file, garbage, or garbage removed.  It is used once."""
+
+    INTENT: ClassVar[str] = "intent"
+    ARCHIVED: ClassVar[str] = "archived"
+    GARBAGE: ClassVar[str] = "garbage"
+    REMOVED: ClassVar[str] = "removed"
+
+    file_id = peewee.BigIntegerField(primary_key=True)
+    job_id = peewee.BigIntegerField()
+    seq = peewee.IntegerField()
+    state = peewee.CharField(max_length=16)
+    #: A random number for each call that recorded intents: tells whose an id is.
+    mark = peewee.BigIntegerField()
+    noted = Moment(default=naive_utc)
+
+    class Meta:
+        """One index: what a job has."""
+
+        table_name = "ingest_archive_id"
+        indexes = ((("job_id", "state"), False),)
+
+
+class MoveSource(BaseModel):
+    """What a move consumes, as it was before."""
+
+    job_id = peewee.BigIntegerField()
+    seq = peewee.IntegerField()
+    # Text: both are unsigned and can exceed a signed 64-bit column.
+    device = peewee.CharField(max_length=24)
+    inode = peewee.CharField(max_length=24)
+
+    class Meta:
+        """One row for each file of a job."""
+
+        table_name = "ingest_move_source"
+        primary_key = peewee.CompositeKey("job_id", "seq")
+
+
+class RequestKey(BaseModel):
+    """Which job a request with an `Idempotency-Key` became."""
+
+    #: A digest of user and key.
+    key = peewee.CharField(max_length=64, primary_key=True)
+    #: A digest of what was sent.
+    fingerprint = peewee.CharField(max_length=80)
+    job_id = peewee.BigIntegerField()
+
+    class Meta:
+        """Name."""
+
+        table_name = "ingest_request_key"
+
+
+class JobEvent(BaseModel):
+    """The history of jobs; append-only."""
+
+    id = peewee.BigAutoField()
+    job_id = peewee.BigIntegerField(index=True)
+    at = Moment(default=naive_utc)
+    name = peewee.CharField(max_length=32)
+    text = peewee.TextField(default="")
+
+    class Meta:
+        """Name."""
+
+        table_name = "ingest_event"
+
+
+class LocalId(BaseModel):
+    """The next number of a series, for `local:` ids."""
+
+    mode = peewee.CharField(max_length=32, primary_key=True)
+    next_id = peewee.BigIntegerField()
+
+    class Meta:
+        """Name."""
+
+        table_name = "ingest_local_id"
+
+
+class CatalogueTransaction(BaseModel):
+    """A registered transaction of a `local:` catalogue."""
+
+    job_id = peewee.BigIntegerField(primary_key=True)
+    submitter = peewee.CharField()
+    project = peewee.CharField()
+    instrument = peewee.CharField()
+    registered = Moment(default=naive_utc)
+    #: Every entry that is no file, as JSON.
+    entries = peewee.TextField()
+
+    class Meta:
+        """Name."""
+
+        table_name = "ingest_catalogue_transaction"
+
+
+class CatalogueFile(BaseModel):
+    """A registered file of a `local:` catalogue."""
+
+    file_id = peewee.BigIntegerField(primary_key=True)
+    job_id = peewee.BigIntegerField(index=True)
+    name = peewee.CharField()
+    subdir = peewee.CharField()
+    size_bytes = peewee.BigIntegerField()
+    hashtype = peewee.CharField(max_length=32)
+    hashsum = peewee.CharField()
+    mimetype = peewee.CharField()
+    mtime = peewee.CharField()
+    ctime = peewee.CharField()
+
+    class Meta:
+        """Name."""
+
+        table_name = "ingest_catalogue_file"
+
+
+#: The tables that schema 2.1 adds to 2.0.
+TABLES_2_1 = (JobRow, ArchiveId, MoveSource, RequestKey, JobEvent, LocalId, CatalogueTransaction, CatalogueFile)
+
+
+class OrmSync:
+    """Creates the schema, and brings an older one up to date step by step.
+
+    `versions` lists what can be migrated; a step from (a, b) to (c, d) is the method `update_a_b_to_c_d`.  Each step
+    leaves a database alone that has its changes already, so that an interrupted migration can be run again.
+    """
+
+    versions: ClassVar[list[tuple[int, int]]] = [(0, 0), (1, 0), (2, 0), (2, 1)]
+
+    @staticmethod
+    def dbconn_blocking() -> None:
+        """Wait for the database: `connect_attempts` tries, `connect_wait` seconds apart.
+
+        Raises:
+            peewee.OperationalError: it did not come; retryable.
+
+        """
+        section = config.load_settings().database
+        for attempt in range(section.connect_attempts):
+            try:
+                IngestState.database_connect()
+            except peewee.OperationalError as fault:
+                if attempt + 1 == section.connect_attempts:
+                    msg = f"The database did not answer {section.connect_attempts} times: {fault}"
+                    raise peewee.OperationalError(msg) from fault
+                logger.warning("the database does not answer yet", extra={"attempt": attempt + 1, "reason": str(fault)})
+                time.sleep(section.connect_wait)
+            else:
+                return
+
+    @classmethod
+    def update_0_0_to_1_0(cls) -> None:
+        """Create the table where there is none; a new one needs no further step."""
+        IngestState.create_table(safe=True)
+
+    @classmethod
+    def update_1_0_to_2_0(cls) -> None:
+        """Add `complete`."""
+        migrator = SchemaMigrator.from_database(_database(IngestState))
+        if cls._complete() is None:
+            migrate(migrator.add_column("ingeststate", "complete", peewee.BooleanField(null=True)))
+        IngestState.update(complete=False).where(IngestState.complete.is_null()).execute()
+        if cls._complete().null:
+            migrate(migrator.add_not_null("ingeststate", "complete"))
+
+    @staticmethod
+    def _complete() -> Any:  # noqa: ANN401 (peewee has no types)
+        columns = {column.name: column for column in _database(IngestState).get_columns("ingeststate")}
+        return columns.get("complete")
+
+    @classmethod
+    def update_2_0_to_2_1(cls) -> None:
+        """Add the tables of our own protocol; call jobs complete that ended before there was a word for it."""
+        done = (IngestState.task == Step.INGEST_METADATA) & (IngestState.task_percent == 100)  # noqa: PLR2004 (percent)
+        ended = (IngestState.state == State.FAILED) | done
+        IngestState.update(complete=True).where(ended & ~IngestState.complete).execute()
+        database = _database(IngestState)
+        mysql = isinstance(database, peewee.MySQLDatabase)
+        with database.bind_ctx(TABLES_2_1, bind_refs=False, bind_backrefs=False):
+            for table in TABLES_2_1:
+                table._meta.table_settings = MYSQL_TABLE if mysql else None
+                cls._create(table)
+        if mysql:
+            # A reason may hold any character; in a database of another character set it could not be written.
+            database.execute_sql("ALTER TABLE ingeststate MODIFY exception TEXT CHARACTER SET utf8mb4 NOT NULL")
+            # TEXT ends at 64 KiB.
+            database.execute_sql("ALTER TABLE ingest_catalogue_transaction MODIFY entries LONGTEXT NOT NULL")
+
+    @staticmethod
+    def _create(table: Any) -> None:  # noqa: ANN401 (peewee has no types)
+        """Create a table and those of its indexes that are missing: peewee looks for no index of a table that is there."""
+        schema, meta = table._schema, table._meta
+        schema.create_table(safe=True)
+        there = {index.name for index in meta.database.get_indexes(meta.table_name)}
+        for index in meta.fields_to_index():
+            if index._name not in there:
+                meta.database.execute(schema._create_index(index, safe=False))
+
+    @classmethod
+    def update_tables(cls) -> None:
+        """Bring the database to the newest version.  Two processes at once: the second finds it done.
+
+        Raises:
+            UnsafeSchema: the database is newer than this code; not retryable.
+
+        """
+        database = _database(IngestState)
+        with connected(database), alone(database):
+            found = IngestStateSystem.get_version()
+            if found not in cls.versions:
+                known = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
+                msg = f"The database has schema {found[0]}.{found[1]}, this version knows up to {known}."
+                raise UnsafeSchema(msg)
+            for before, after in pairwise(cls.versions[cls.versions.index(found) :]):
+                getattr(cls, f"update_{before[0]}_{before[1]}_to_{after[0]}_{after[1]}")()
+            cls._write_version()
+
+    @staticmethod
+    def _write_version() -> None:
+        IngestStateSystem.create_table(safe=True)
+        with IngestState.atomic():
+            for row, value in zip(IngestStateSystem.get_or_create_version(), (SCHEMA_MAJOR, SCHEMA_MINOR), strict=True):
+                row.value = value
+                row.save()
+
+
+def prepare_schema() -> None:
+    """Return when this code can work on the database.
+
+    A lower minor version lacks only tables beside the old ones: they are added here, so that swapping the package is
+    enough.
+
+    Raises:
+        UnsafeSchema: another major version; the message says what to run.  Not retryable.
+
+    """
+    with connected(_database(IngestState)):
+        major, minor = IngestStateSystem.get_version()
+    if major != SCHEMA_MAJOR:
+        msg = (
+            f"The database has schema {major}.{minor}, this version needs {SCHEMA_MAJOR}.{SCHEMA_MINOR}: "
+            "run `pacifica-ingest-cmd dbsync`."
+        )
+        raise UnsafeSchema(msg)
+    if minor < SCHEMA_MINOR:
+        OrmSync.update_tables()
+
+
+def is_complete(state: str, task: str | None, percent: float) -> bool:
+    """Whether a client may stop polling.  Source: 0.4.1."""
+    return state == State.FAILED or (task == Step.INGEST_METADATA and float(percent) == 100)  # noqa: PLR2004 (percent)
+
+
+def update_state(job_id: int | str | None, state: str, task: str, task_percent: float, exception: str = "") -> None:
+    """Overwrite what clients are told of a job; makes the record when there is none.
+
+    Documented, and the only forced move: an end stops the owner of the job, a live state wakes a job that had failed.
+    An id that is None, 0 or negative is ignored, as in 0.4.1.
+    """
+    if not job_id or int(job_id) < 0:
+        return
+    database = _database(IngestState)
+    now = naive_utc()
+    with connected(database), database.atomic():
+        # A caller may have bound only the documented models to a database of its own.
+        if _database(JobRow) is database:
+            force_phase(int(job_id), state, complete=is_complete(state, task, task_percent), now=now)
+        write_state(int(job_id), state, task, task_percent, exception, now=now)
+
+
+def write_state(job_id: int, state: str, task: str, percent: float, exception: str, *, now: datetime) -> None:
+    """Write the record that clients see; part of the caller's transaction."""
+    values = {
+        "state": state,
+        "task": task,
+        "task_percent": percent,
+        "exception": exception,
+        "complete": is_complete(state, task, percent),
+        "updated": now,
+    }
+    mine = IngestState.job_id == job_id
+    if IngestState.update(**values).where(mine).execute():
+        return
+    if not insert_once(IngestState, job_id=job_id, created=now, **values):
+        IngestState.update(**values).where(mine).execute()
+
+
+def force_phase(job_id: int, state: str, *, complete: bool, now: datetime) -> None:
+    """Let our own record of a job follow a forced state; part of the caller's transaction."""
+    mine = JobRow.job_id == job_id
+    over = {"epoch": JobRow.epoch + 1, "worker": ""}
+    if complete:
+        phase = Phase.FAILED if state == State.FAILED else Phase.DONE
+        JobRow.update(phase=phase, **over).where(mine & ~is_in(Phase.DONE)).execute()
+    else:
+        # One whose bundle is being removed has nothing to go on with.
+        failed = mine & is_in(Phase.FAILED) & is_needed()
+        JobRow.update(phase=Phase.READY, not_before=now, hinted=now, lost_owners=0, **over).where(failed).execute()
+
+
+def is_in(*phases: Phase) -> Any:  # noqa: ANN401 (a peewee expression)
+    """A condition for an update of one job.
+
+    The function keeps MySQL from finding the job by its phase: that would lock every job of the phase.
+    """
+    return peewee.fn.LOWER(JobRow.phase).in_(phases)
+
+
+def is_needed() -> Any:  # noqa: ANN401 (a peewee expression)
+    """A condition for an update of one job: its staged file is not being removed.  A function as in `is_in`."""
+    return peewee.fn.COALESCE(JobRow.unclean, False) == False  # noqa: E712 (SQL)
+
+
+def read_state(job_id: int | None) -> IngestState:
+    """The record of a job; one that says `DATA_ACCESS_ERROR` for an id that cannot be one, as in 0.4.1.
+
+    Raises:
+        peewee.DoesNotExist: an unknown id.
+
+    """
+    if not job_id or int(job_id) < 0:
+        return IngestState(state="DATA_ACCESS_ERROR", task="read_state", task_percent=0)
+    if int(job_id) > MAX_ID:
+        raise peewee.DoesNotExist
+    with connected(_database(IngestState)):
+        record: IngestState = IngestState.get(job_id=int(job_id))
+    return record

@@ -1,0 +1,78 @@
+"""Transactions on the database of this process, for the adapters that keep rows in it.
+
+One connection for each transaction, and one place where faults of the database become `DatabaseDown`.  Not the tables
+(`orm`) and not what is done with them (`store`, `local`).
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import peewee
+from playhouse.pool import MaxConnectionsExceeded, PooledDatabase
+
+from pacifica.ingest.core.errors import DatabaseDown
+from pacifica.ingest.database import DB
+
+__all__ = ["retried"]
+
+#: What another try changes nothing of.  A disk that cannot be read is told by SQLite as the plain `DatabaseError`.
+FAULTS_OF_OURS = (peewee.DataError, peewee.IntegrityError, peewee.InternalError, peewee.ProgrammingError)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def retried(*, atomic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Run a function on one connection, and once more when that connection turned out to be dead.
+
+    The function must bear a second run after a commit whose answer was lost: a compare-and-set finds no row then, an
+    insert finds its own rows.
+
+    Args:
+        atomic: whether the function is one transaction; reading a single statement needs none.
+
+    Raises:
+        DatabaseDown: the second run failed as well; retryable.
+
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            for last in (False, True):
+                try:
+                    with _session(atomic=atomic):
+                        return function(*args, **kwargs)
+                except (peewee.DatabaseError, peewee.InterfaceError, MaxConnectionsExceeded) as fault:
+                    if isinstance(fault, FAULTS_OF_OURS):
+                        raise
+                    _forget_connections()
+                    if last:
+                        msg = f"The database cannot be used now: {fault}"
+                        raise DatabaseDown(msg) from fault
+            raise AssertionError  # the loop returns or raises
+
+        return run
+
+    return decorate
+
+
+@contextmanager
+def _session(*, atomic: bool) -> Iterator[None]:
+    """One connection, with one transaction if it is to be atomic."""
+    with DB.connection_context():
+        if not atomic:
+            yield
+            return
+        # SQLite cannot upgrade a read lock while another process writes, so it takes the write lock at once.
+        mode = ("IMMEDIATE",) if isinstance(DB.obj, peewee.SqliteDatabase) else ()
+        with DB.atomic(*mode):
+            yield
+
+
+def _forget_connections() -> None:
+    """Drop idle connections, as the server may have closed them all."""
+    if isinstance(DB.obj, PooledDatabase):
+        DB.close_idle()
