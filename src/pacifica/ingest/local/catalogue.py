@@ -1,0 +1,120 @@
+"""The catalogue of transactions and files in the database of this process.
+
+Fulfils `ports.Catalogue`; chosen by `[metadata] ingest_url = local:`.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import peewee
+
+from pacifica.ingest.core.errors import BadMetadata, Conflict
+from pacifica.ingest.core.metadata import Entry, Registration
+from pacifica.ingest.core.paths import canonical
+from pacifica.ingest.orm import CatalogueFile, CatalogueTransaction
+from pacifica.ingest.ports import RegisteredFile
+from pacifica.ingest.transactions import retried
+
+__all__ = ["LocalCatalogue"]
+
+#: Rows of one INSERT; below the limits on parameters of every database.
+BATCH = 500
+#: Key of a file entry → column.
+COLUMNS = {
+    "_id": CatalogueFile.file_id,
+    "name": CatalogueFile.name,
+    "subdir": CatalogueFile.subdir,
+    "size": CatalogueFile.size_bytes,
+    "hashtype": CatalogueFile.hashtype,
+    "hashsum": CatalogueFile.hashsum,
+    "mimetype": CatalogueFile.mimetype,
+    "mtime": CatalogueFile.mtime,
+    "ctime": CatalogueFile.ctime,
+}
+NUMBERS = {"_id", "size"}
+
+
+class LocalCatalogue:
+    """`ports.Catalogue` on two tables: one row for each transaction, one for each file."""
+
+    def register(self, job_id: int, document: Registration) -> None:
+        """See `ports.Catalogue.register`."""
+        files = [entry for entry in document if entry["destinationTable"] == "Files"]
+        rows = [(*_row(entry), job_id) for entry in files]
+        self._insert(_transaction(job_id, document), rows)
+
+    @retried(atomic=True)
+    def _insert(self, transaction: dict[str, object], rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            CatalogueTransaction.insert(**transaction).execute()
+            for start in range(0, len(rows), BATCH):
+                batch = rows[start : start + BATCH]
+                CatalogueFile.insert_many(batch, fields=[*COLUMNS.values(), CatalogueFile.job_id]).execute()
+        except peewee.IntegrityError as fault:
+            msg = f"Transaction {transaction['job_id']}, or the id of one of its files, is in the catalogue already."
+            raise Conflict(msg) from fault
+        except peewee.DataError as fault:
+            raise BadMetadata([f"The database does not take the metadata: {fault}"]) from fault
+
+    @retried(atomic=False)
+    def lookup(self, job_id: int) -> list[RegisteredFile] | None:
+        """See `ports.Catalogue.lookup`."""
+        if not CatalogueTransaction.select().where(CatalogueTransaction.job_id == job_id).exists():
+            return None
+        rows = CatalogueFile.select().where(CatalogueFile.job_id == job_id).order_by(CatalogueFile.file_id)
+        return [_registered(row) for row in rows.iterator()]
+
+    @retried(atomic=False)
+    def registered(self, file_ids: Collection[int]) -> set[int]:
+        """See `ports.Catalogue.registered`."""
+        wanted = list(file_ids)
+        found: set[int] = set()
+        for start in range(0, len(wanted), BATCH):
+            batch = CatalogueFile.file_id.in_(wanted[start : start + BATCH])
+            rows = CatalogueFile.select(CatalogueFile.file_id).where(batch)
+            found.update(row[0] for row in rows.tuples().iterator())
+        return found
+
+
+def _transaction(job_id: int, document: Registration) -> dict[str, object]:
+    others = [entry for entry in document if entry["destinationTable"] != "Files"]
+    return {
+        "job_id": job_id,
+        "submitter": _first(others, "submitter"),
+        "project": _first(others, "project"),
+        "instrument": _first(others, "instrument"),
+        "entries": json.dumps(others, ensure_ascii=False),
+    }
+
+
+def _first(entries: Sequence[Entry], key: str) -> str:
+    """The first value counts, as in the Metadata service."""
+    for entry in entries:
+        if entry["destinationTable"] == f"Transactions.{key}" and entry.get("value") is not None:
+            return str(entry["value"])
+    raise BadMetadata([f"Transactions.{key} is missing"])
+
+
+def _row(entry: Entry) -> Iterator[object]:
+    for key in COLUMNS:
+        value = entry.get(key)
+        try:
+            yield int(value) if key in NUMBERS else _text(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as fault:
+            raise BadMetadata([f"{entry.get('name')!r}: {key} {value!r} cannot be registered"]) from fault
+
+
+def _text(value: object) -> str:
+    if value is None:
+        raise TypeError
+    return str(value)
+
+
+def _registered(row: Any) -> RegisteredFile:  # noqa: ANN401 (a peewee row)
+    return RegisteredFile(
+        file_id=row.file_id,
+        path=canonical(f"{row.subdir}/{row.name}"),
+        size_bytes=row.size_bytes,
+        digest=f"{row.hashtype}:{row.hashsum}",
+    )

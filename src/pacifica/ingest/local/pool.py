@@ -1,0 +1,180 @@
+"""Worker processes that one server owns.
+
+The pool starts them, wakes them, and starts another when one dies.  What they do is not known here.  A worker ends by
+itself when the server is gone, however that died.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, resource_tracker
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+from pacifica.ingest.core.jobs import Job
+
+__all__ = ["Pool", "PoolQueue", "Wakeup"]
+
+logger = logging.getLogger(__name__)
+
+#: How long, in seconds, workers have to put their job down.
+GRACE_S = 7.0
+#: The pause, in seconds, before a worker that died is replaced, so that one that cannot start does not spin.
+RESTART_S = 0.5
+#: A worker looks for work this often, in seconds, even when nobody wakes it.
+LOOK_EVERY_S = 1.0
+
+#: What a terminal sends to all processes that it started: Ctrl-C, and its end.
+_TERMINAL = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+class Wakeup:
+    """A worker's end: told when there may be work, and when to stop."""
+
+    def __init__(self, bell: "connection.Connection[bytes, bytes]") -> None:
+        """Listen to `bell`, to signals, and to the end of the server."""
+        self._bell = bell
+        self._stop = threading.Event()
+
+    def listen(self) -> None:
+        """Be deaf to the terminal, which the server hears as well, and stop at SIGTERM or when the server is gone."""
+        for number in _TERMINAL:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        threading.Thread(target=self._outlive, name="server watch", daemon=True).start()
+
+    def stopping(self) -> bool:
+        """Whether the worker is to put down what it has."""
+        return self._stop.is_set()
+
+    def wait(self) -> None:
+        """Return when there may be work, or a moment later."""
+        with contextlib.suppress(EOFError, OSError):
+            if self._bell.poll(LOOK_EVERY_S):
+                while self._bell.poll():
+                    self._bell.recv_bytes()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _outlive(self) -> None:
+        server = multiprocessing.parent_process()
+        if server is not None:
+            server.join()
+        self._stop.set()
+        # A worker that hangs in a call must not outlive the server: the next one takes its job over.
+        time.sleep(GRACE_S)
+        os._exit(1)
+
+
+class _Worker:
+    """The server's end of one worker."""
+
+    def __init__(self, work: Callable[[Wakeup], None], number: int) -> None:
+        reader, self._bell = _spawn.Pipe(duplex=False)
+        if os.name != "nt":
+            os.set_blocking(self._bell.fileno(), False)
+        self.process: SpawnProcess = _spawn.Process(target=_run, args=(work, reader), name=f"worker {number}")
+        with _deaf():
+            self.process.start()
+        reader.close()
+
+    def wake(self) -> None:
+        """Ring; a full pipe means that it rings already, a broken one that the worker is being replaced."""
+        with contextlib.suppress(OSError):
+            self._bell.send_bytes(b"!")
+
+    def close(self) -> None:
+        self._bell.close()
+        self.process.close()
+
+
+class Pool:
+    """A fixed number of worker processes."""
+
+    def __init__(self, work: Callable[[Wakeup], None], count: int) -> None:
+        """Start nothing yet; `work` must be picklable and returns when it is told to stop."""
+        self._work = work
+        self._count = count
+        self._workers: list[_Worker] = []
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="pool", daemon=True)
+
+    def start(self) -> None:
+        """Start the workers."""
+        self._workers = [_Worker(self._work, number) for number in range(self._count)]
+        self._keeper.start()
+
+    def wake(self) -> None:
+        """Tell all workers that there may be work.  Never blocks."""
+        for worker in self._workers:
+            worker.wake()
+
+    def stop(self) -> None:
+        """Let the workers put their jobs down, and end them; at most `GRACE_S` seconds."""
+        self._stop.set()
+        self._keeper.join()
+        deadline = time.monotonic() + GRACE_S
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                logger.warning("a worker had to be killed; its job goes on later", extra={"pid": worker.process.pid})
+                worker.process.kill()
+                worker.process.join()
+            worker.close()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(RESTART_S):
+            for place, worker in enumerate(self._workers):
+                if worker.process.is_alive():
+                    continue
+                code = worker.process.exitcode
+                # One that was asked to stop by itself, as by a signal to the whole group, did nothing wrong.
+                level = logging.ERROR if code else logging.INFO
+                about = {"pid": worker.process.pid, "exit_code": code}
+                logger.log(level, "a worker ended, another takes its place", extra=about)
+                self._workers[place] = _Worker(self._work, place)
+                worker.close()
+
+
+class PoolQueue:
+    """`ports.Queue` to the workers of a pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        """Hint to `pool`."""
+        self._pool = pool
+
+    def send(self, job: Job) -> None:  # noqa: ARG002 (the port's argument; any worker takes any job)
+        """See `ports.Queue.send`; the workers look into the database for what there is to do."""
+        self._pool.wake()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that are started meanwhile be deaf to the terminal from their first moment on."""
+    if os.name == "nt":
+        yield
+        return
+    # It would lift the mask when it is started on the way.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run(work: Callable[[Wakeup], None], bell: "connection.Connection[bytes, bytes]") -> None:
+    wakeup = Wakeup(bell)
+    wakeup.listen()
+    work(wakeup)
