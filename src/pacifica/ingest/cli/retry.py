@@ -1,0 +1,117 @@
+"""`retry`: bring a job back and carry it to its end in the foreground."""
+
+import getpass
+import logging
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from pacifica.ingest import app
+from pacifica.ingest.cli import screen
+from pacifica.ingest.cli.exits import EPILOG, Exit
+from pacifica.ingest.cli.jobs import JOB_ID, known, waiting
+from pacifica.ingest.cli.target import Target
+from pacifica.ingest.core.errors import JobBusy, NoSuchJob, Unavailable
+from pacifica.ingest.core.states import Kind, Phase
+from pacifica.ingest.core.wire import status_body
+
+__all__ = ["retry"]
+
+logger = logging.getLogger(__name__)
+
+#: The pause, in seconds, before a job that cannot be claimed now is asked for again.
+CLAIM_EVERY_S = 0.5
+#: How long, in seconds, the work may take to put the job down.
+STOP_S = 10.0
+
+
+@click.command(epilog=EPILOG)
+@click.option("--job_id", "--job-id", "job_id", type=JOB_ID, required=True, help="The job.")
+@click.option("--move", is_flag=True, help="A job that we do not know yet is a move, not a bundle.")
+@click.option(
+    "--path",
+    type=click.Path(path_type=Path),
+    help="Staged file of a job that we do not know yet, as one of version 0.4.1; by default where that put it.",
+)
+@click.option("--username", help="Who sent a job that we do not know yet; by default who runs this.")
+@click.pass_obj
+def retry(target: Target, job_id: int, path: Path | None, username: str | None, *, move: bool) -> int:
+    """Try a failed or waiting job again, from where it stands.
+
+    Shows the progress until the job ended, and waits with it for a neighbour that is away.  A job that another worker has
+    is only watched.
+    """
+    service = target.service()
+    kind = Kind.MOVE if move else Kind.INGEST
+    _bring_back(service, job_id, kind, path, username)
+    with app.sweeping(service):
+        ended = _carry(service, job_id)
+    screen.say(f"job {job_id}: {ended.state}, {ended.step}", style="green" if ended.state == "OK" else "red")
+    if ended.reason:
+        screen.say(ended.reason)
+    return Exit.OK if ended.state == "OK" else Exit.NO
+
+
+def _bring_back(service: app.Service, job_id: int, kind: Kind, path: Path | None, username: str | None) -> None:
+    """Make the job READY, if it is not on its way or done already."""
+    found = known(service, job_id)
+    if found is None:
+        _adopt(service, job_id, kind, path, username)
+    elif found.phase in {Phase.FAILED, Phase.READY}:
+        # Somebody may take it up at this very moment, which is as good.
+        with suppress(JobBusy):
+            service.store.retry(job_id)
+
+
+def _adopt(service: app.Service, job_id: int, kind: Kind, path: Path | None, username: str | None) -> None:
+    """Take up a job of 0.4.1, unless that had brought it to its end.
+
+    Raises:
+        NoSuchJob: no file of it is there; not retryable.
+
+    """
+    with suppress(NoSuchJob):
+        before = service.store.status(job_id)
+        if before.complete and before.state == "OK":
+            return
+    staged = (path or service.settings.ingest.volume_path / f"{job_id}{kind.suffix}").absolute()
+    if not staged.is_file():
+        if path is None:
+            raise NoSuchJob(job_id)
+        msg = f"{staged} is no file."
+        raise click.BadParameter(msg, param_hint="--path")
+    service.store.adopt(job_id, kind, username or getpass.getuser(), staged)
+
+
+def _carry(service: app.Service, job_id: int) -> screen.JobView:
+    """Work on the job, or watch who does, until it ended."""
+    stop = threading.Event()
+    worker = threading.Thread(target=_work, args=(service, job_id, stop), name="retry", daemon=True)
+    worker.start()
+    try:
+        return screen.follow(lambda: _look(service, job_id))
+    finally:
+        stop.set()
+        # One that hangs in a call is left behind: the job is taken over when it stands still.
+        worker.join(STOP_S)
+
+
+def _work(service: app.Service, job_id: int, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            claim = service.claim(job_id)
+        except Unavailable as fault:
+            logger.warning("the job cannot be claimed now", extra={"job_id": job_id, "reason": str(fault)})
+            claim = None
+        if claim is not None:
+            service.pipeline.run(claim, stop.is_set)
+        else:
+            stop.wait(CLAIM_EVERY_S)
+
+
+def _look(service: app.Service, job_id: int) -> screen.JobView:
+    found = known(service, job_id)
+    note = waiting(found) if found and found.waiting_for else ""
+    return screen.view(status_body(service.store.status(job_id)), note)
