@@ -1,0 +1,1 @@
+"""The test suite. A package, so that ``tests.harness`` can be imported by every test."""
