@@ -1,0 +1,398 @@
+"""A real site for fault rounds: a server and its workers as processes, which can be killed one by one.
+
+What it is: `Site`, either standalone or with Celery workers on a broker, on any database, with local neighbours or the
+real ones; it starts what was killed, as a supervisor does, waits until nothing moves any more, and collects the
+evidence from database, archive, catalogue and landing zone.
+
+What it is not: a client (see `tests.faults.load`), or a judge (see `tests.faults.oracle`).  A round is::
+
+    with Site(tmp_path, setting) as site:
+        with Client(site.server.port, seed, incoming=site.incoming) as client:
+            ...  # whatever is to go wrong; site.revive() starts again what was killed
+        site.settled()
+        assert not faults(client, site.evidence(client.sent)), seed
+
+Who may call it: the fault rounds.
+"""
+
+import configparser
+import hashlib
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pacifica.ingest import orm
+from pacifica.ingest.core.paths import canonical
+from pacifica.ingest.core.states import Phase
+from pacifica.ingest.database import open_database
+from tests.faults.oracle import Evidence, Found, JobSeen, Sent
+from tests.harness import HarnessError, HttpServer, PacificaCore, Program, RabbitMQ, Server, run
+from tests.harness.command import base_environment, tail
+from tests.harness.guard import Process, kill_tree
+
+__all__ = ["LEASE_S", "Setting", "Site", "new_vhost"]
+
+ROOT = Path(__file__).parents[2]
+#: Runs the admin command, installed or not.
+ADMIN = "import sys; from pacifica.ingest.__main__ import cmd; sys.exit(cmd(sys.argv[1:]))"
+#: A job whose owner shows nothing for that long is taken over, in seconds; the shortest that can be set.
+LEASE_S = 2
+#: A sender may pause that long, in seconds; a dead upload is given up after twice that time.
+PAUSE_S = 4
+#: A site comes to rest within that time, in seconds, or something is stuck: several leases, pauses between two sweeps and
+#: hints, and whatever work is left on a busy machine.
+REST_S = 120.0
+#: Celery's main process ends with these words when its first children die before they are ready.
+GAVE_UP = "Could not start worker processes"
+#: What is told of the jobs that stand still.
+TOLD = 20
+LOG_LINES = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a site is made of.
+
+    Attributes:
+        name: for the table.
+        broker_url: where hints go; empty for a standalone site, which has no use for the next two.
+        database_url: empty for SQLite in its folder.
+        core: the real neighbours; None for local ones.
+        workers: how many processes work on jobs.
+        changes: section → key → value, beats all above: an address of a proxy, say.
+    """
+
+    name: str
+    broker_url: str = ""
+    database_url: str = ""
+    core: PacificaCore | None = None
+    workers: int = 4
+    changes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+class Site:
+    """A facility of its own; a context manager, entered when it takes uploads.
+
+    Attributes:
+        folder: holds everything.
+        incoming: where sources of moves are put.
+        server: the server; of a standalone site with its workers as children.
+        worker: the Celery worker with its children; never started by a standalone site.
+        died: what ended without being killed, with the end of its log.
+    """
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        """Write the configuration; start nothing."""
+        self.folder = folder
+        self.setting = setting
+        self.incoming = folder / "incoming"
+        self.incoming.mkdir(parents=True)
+        self._home = folder if setting.broker_url else folder / "service"
+        self._write_configuration()
+        self.server = HttpServer("server", self._server_command(), folder, env=self.env)
+        self.worker = Program("worker", self._worker_command(), folder, env=self.env, says="ready.")
+        self.died: list[str] = []
+        #: Leaders of trees that were killed in part: what they leave behind ends by itself, or is ended in the end.
+        self._left: list[Process] = []
+        core = setting.core
+        #: What the real neighbours had before.
+        self._before = set(_core_transactions(core)) if core else set()
+        self._objects_before = core.archived_ids() if core else set()
+        self._database: Any = None
+
+    # --- what it is made of
+
+    @property
+    def url(self) -> str:
+        """Where it takes uploads."""
+        return self.server.url
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of its commands."""
+        paths = {"INGEST_CONFIG": str(self.folder / "config.ini"), "PYTHONPATH": str(ROOT / "src")}
+        return base_environment(self.folder) | paths
+
+    @property
+    def parts(self) -> Sequence[Server]:
+        """What a supervisor looks after."""
+        return [self.server, self.worker] if self.setting.broker_url else [self.server]
+
+    @property
+    def database_url(self) -> str:
+        """The database of its jobs."""
+        if not self.setting.broker_url:
+            return f"sqlite:///{self._home / 'ingest.sqlite3'}"
+        return self.setting.database_url or f"sqlite:///{self.folder / 'ingest.sqlite3'}"
+
+    @property
+    def staging(self) -> Path:
+        """The landing zone."""
+        return self._home / "staging"
+
+    @property
+    def archive(self) -> Path:
+        """The folder of the archive."""
+        return self.setting.core.archive_dir if self.setting.core else self._home / "archive"
+
+    def _write_configuration(self) -> None:
+        core, setting = self.setting.core, self.setting
+        ini = configparser.ConfigParser(interpolation=None)
+        ini.read_dict(
+            {
+                "ingest": {
+                    "volume_path": str(self.staging),
+                    "move_roots": str(self.incoming),
+                    "lease": str(LEASE_S),
+                    "upload_timeout": str(PAUSE_S),
+                    "workers": str(setting.workers),
+                },
+                "uniqueid": {"url": core.uniqueid_url if core else "local:"},
+                "policy": {"ingest_url": core.policy_ingest_url if core else "local:"},
+                "archiveinterface": {"url": core.archive_url if core else self.archive.as_uri()},
+                "metadata": {"ingest_url": core.metadata_ingest_url if core else "local:"},
+                "database": {"peewee_url": self.database_url, "connect_attempts": "30", "connect_wait": "1"},
+                "celery": {"broker_url": setting.broker_url or "memory://"},
+            }
+        )
+        ini.read_dict(setting.changes)
+        with (self.folder / "config.ini").open("w", encoding="utf-8") as file:
+            ini.write(file)
+
+    def _server_command(self) -> list[str]:
+        command = [sys.executable, "-m", "pacifica.ingest", "-a", "127.0.0.1", "-p", "{port}"]
+        return command if self.setting.broker_url else [*command, "--standalone", str(self._home)]
+
+    def _worker_command(self) -> list[str]:
+        command = [sys.executable, "-m", "celery", "-A", "pacifica.ingest.tasks", "worker", "--loglevel", "warning"]
+        return [*command, "--concurrency", str(self.setting.workers), "--without-gossip", "--without-mingle"]
+
+    # --- life
+
+    def __enter__(self) -> Self:
+        """Start."""
+        try:
+            if self.setting.broker_url:
+                self.admin("dbsync")
+            for part in self.parts:
+                part.launch()
+            self.server.wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """End everything, and what was left behind of killed trees."""
+        self.kill_all()
+        if self._database is not None:
+            self._database.close_all()
+            self._database = None
+
+    def admin(self, *arguments: str) -> str:
+        """Run the admin command, which must succeed."""
+        return run([sys.executable, "-c", ADMIN, *arguments], env=self.env)
+
+    def revive(self) -> None:
+        """Start what does not run, as a supervisor does; wait for nothing."""
+        for part in self.parts:
+            if not part.running:
+                self._note_end(part)
+                part.launch()
+
+    def _note_end(self, part: Server) -> None:
+        with suppress(HarnessError):  # it was killed with its tree, or never ran
+            if part.pid not in {process.pid for process in self._left} and GAVE_UP not in tail(part.log):
+                self.died.append(f"the {part.name} ended by itself; its log ends:\n{tail(part.log, LOG_LINES)}")
+
+    def workers(self) -> list[Process]:
+        """The processes that work on jobs."""
+        *_, part = self.parts
+        children = part.processes()[1:]
+        # The first child of a standalone server only keeps a list for the standard library.
+        return children if self.setting.broker_url else [child for child in children if _works(child)]
+
+    def owners(self) -> set[int]:
+        """Numbers of the processes that have a job right now."""
+        with self._read():
+            names = [row.worker for row in orm.JobRow.select().where(orm.JobRow.phase == Phase.RUNNING)]
+        return {int(name.rpartition(":")[2]) for name in names}
+
+    def kill(self, process: Process) -> None:
+        """Kill one process as a crash does, and nothing that it started."""
+        if any(part.running and part.pid == process.pid for part in self.parts):
+            self._left.append(process)
+        process.send(signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        """Kill everything at once, as a power cut does, also what is left of trees that were killed in part."""
+        for part in self.parts:
+            part.kill()
+        for leader in self._left:
+            kill_tree(leader)
+
+    # --- the end
+
+    def settled(self, wait_s: float = REST_S) -> None:
+        """Return when every job ended and is cleaned away; nothing may be killed or sent meanwhile.
+
+        Raises:
+            AssertionError: something stands still; says what.
+        """
+        deadline = time.monotonic() + wait_s
+        pause_s = 0.05
+        while self._open_jobs():
+            assert time.monotonic() < deadline, self._complaint(wait_s)
+            self.revive()
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.5)
+
+    def _open_jobs(self) -> list[str]:
+        """The jobs that did not end, or whose staged file is still to be removed."""
+        ended = orm.JobRow.phase.in_([Phase.DONE, Phase.FAILED]) & (orm.JobRow.unclean == False)  # noqa: E712 (SQL)
+        with self._read():
+            rows = list(orm.JobRow.select().where(~ended).order_by(orm.JobRow.job_id))
+        return [_told(row) for row in rows]
+
+    def _complaint(self, wait_s: float) -> str:
+        jobs = self._open_jobs()
+        logs = [f"--- {part.log.name}\n{tail(part.log, LOG_LINES)}" for part in self.parts]
+        return "\n".join([f"after {wait_s:g} s {len(jobs)} jobs stand still:", *jobs[:TOLD], *logs])
+
+    def taken_over(self) -> int:
+        """How often a job or an upload was taken from an owner that stood still."""
+        with self._read():
+            return int(orm.JobEvent.select().where(orm.JobEvent.name == "taken over").count())
+
+    def evidence(self, sent: Sequence[Sent]) -> Evidence:
+        """All that there is, when it is settled.
+
+        Args:
+            sent: all requests; those without an answer get that of the job that they made, if they made one.
+        """
+        with self._read():
+            ids: dict[int, dict[int, str]] = {}
+            for owned in orm.ArchiveId.select():
+                ids.setdefault(owned.job_id, {})[owned.file_id] = owned.state
+            rows = {row.job_id: row for row in orm.JobRow.select()}
+            told = {row.job_id: row for row in orm.IngestState.select()}
+            jobs = {
+                job_id: _seen(rows.get(job_id), told.get(job_id), ids.get(job_id, {}))
+                for job_id in rows.keys() | told.keys()
+            }
+            transactions = self._transactions()
+        staged = {path.name: _digest(path) for path in self.staging.iterdir()} if self.staging.exists() else {}
+        return Evidence(
+            sent=list(_matched(sent, jobs, transactions)),
+            jobs=jobs,
+            transactions=list(transactions.items()),
+            objects={int(path.name): _digest(path) for path in self._object_paths()},
+            staged=staged,
+        )
+
+    def _object_paths(self) -> Iterator[Path]:
+        for path in self.archive.rglob("*"):
+            # Unfinished files have no number for a name.
+            if path.is_file() and path.name.isdigit() and int(path.name) not in self._objects_before:
+                yield path
+
+    def _transactions(self) -> dict[int, list[Found]]:
+        core = self.setting.core
+        if core is not None:
+            found = _core_transactions(core)
+            return {number: files for number, files in found.items() if number not in self._before}
+        local: dict[int, list[Found]] = {row.job_id: [] for row in orm.CatalogueTransaction.select()}
+        for row in orm.CatalogueFile.select():
+            digest = f"{row.hashtype}:{row.hashsum}"
+            file = Found(path=canonical(f"{row.subdir}/{row.name}"), file_id=row.file_id, digest=digest)
+            local.setdefault(row.job_id, []).append(file)
+        return local
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """Let the models of this process read the site's database."""
+        if self._database is None:
+            self._database = open_database(self.database_url)
+        tables = [orm.JobRow, orm.JobEvent, orm.ArchiveId, orm.IngestState, orm.CatalogueTransaction, orm.CatalogueFile]
+        with self._database.bind_ctx(tables, bind_refs=False, bind_backrefs=False), self._database.connection_context():
+            yield
+
+
+def new_vhost(broker: RabbitMQ) -> str:
+    """The URL of an empty part of a broker, which no other site uses."""
+    name = f"site{random.SystemRandom().getrandbits(32)}"
+    for command in (["add_vhost", name], ["set_permissions", "-p", name, "guest", ".*", ".*", ".*"]):
+        run(["/usr/lib/rabbitmq/bin/rabbitmqctl", "--quiet", *command], env=broker.environment())
+    return broker.url.removesuffix("/") + name
+
+
+def _works(process: Process) -> bool:
+    """Whether a child of a standalone server works on jobs."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _told(row: Any) -> str:
+    about = f"job {row.job_id} is {row.phase}, owner {row.worker!r}, epoch {row.epoch}, heartbeat {row.heartbeat}"
+    unclean = ", its staged file is to be removed" if row.unclean else ""
+    return f"{about}, due {row.not_before} UTC, waits for {row.waiting_for!r}{unclean}"
+
+
+def _seen(row: Any, told: Any, ids: Mapping[int, str]) -> JobSeen:
+    """A job of both tables; each belongs to one of the other."""
+    return JobSeen(
+        phase=row.phase if row else "unknown",
+        complete=bool(told and told.complete),
+        state=told.state if told else "",
+        reason=told.exception if told else "",
+        staged=Path(row.path).name if row and row.path else "",
+        ids=ids,
+    )
+
+
+def _matched(
+    sent: Sequence[Sent], jobs: Mapping[int, JobSeen], transactions: Mapping[int, Sequence[Found]]
+) -> Iterator[Sent]:
+    """The requests; one that got no answer has that of its job, as the same promise holds once a job is accepted."""
+    answered = {one.job_id for one in sent}
+    made = {
+        frozenset((file.path, file.digest) for file in files): number
+        for number, files in transactions.items()
+        if number not in answered and number in jobs
+    }
+    for one in sent:
+        number = made.get(frozenset(one.files.items())) if one.status is None and one.files else None
+        yield one if number is None else replace(one, status=200, job_id=number)
+
+
+def _core_transactions(core: PacificaCore) -> dict[int, list[Found]]:
+    """Transaction → files, from the database of the Metadata service."""
+    found: dict[int, list[Found]] = {
+        int(line): [] for line in core.postgresql.query("SELECT id FROM transactions").split()
+    }
+    columns = "transaction_id, id, hashtype, hashsum, subdir, name"
+    for line in core.postgresql.query(f"SELECT {columns} FROM files").splitlines():
+        job_id, file_id, hashtype, hashsum, subdir, name = line.split("|")
+        file = Found(path=canonical(f"{subdir}/{name}"), file_id=int(file_id), digest=f"{hashtype}:{hashsum}")
+        found[int(job_id)].append(file)
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

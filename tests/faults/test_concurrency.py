@@ -1,0 +1,251 @@
+"""Several that do the same at once: one effect each."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pacifica.ingest import orm
+from tests.acceptance.stage import admin, many
+from tests.faults.disk.rivals import THEIRS, Numbers, occupy
+from tests.faults.disk.uploads import bundle, bundle_of, orders, send, send_all, sent
+from tests.faults.load import Order
+from tests.faults.oracle import Sent, verdict
+from tests.faults.site import Setting, Site
+from tests.harness import HttpServer, MariaDB, PostgreSQL, Redis
+from tests.harness.waiting import until
+
+SEED = 6
+#: The admin command.
+ADMIN = admin()
+#: Processes that do the same.
+RIVALS = 8
+DATABASES = ["sqlite", "postgresql", "mariadb"]
+#: Nobody listens there: hints are lost, and only who looks for work finds it.
+NO_BROKER = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of each kind; empty for SQLite in the folder of the site."""
+    if request.param == "sqlite":
+        return ""
+    server: PostgreSQL | MariaDB = request.getfixturevalue(request.param)
+    return server.new_database()
+
+
+class Quiet(Site):
+    """A site with a server and no workers: jobs are carried by the commands of the test alone."""
+
+    @property
+    def parts(self) -> list[HttpServer]:
+        return [self.server]
+
+
+@pytest.fixture
+def quiet(tmp_path: Path, database_url: str) -> Iterator[Site]:
+    setting = Setting(name="quiet", broker_url=NO_BROKER, database_url=database_url)
+    changes = {"ingest": {"retry_for": "0"}}
+    with Quiet(tmp_path, replace(setting, changes=changes)) as site:
+        yield site
+
+
+def all_at_once(site: Site, *arguments: str, count: int = RIVALS) -> list[str]:
+    """Run one admin command in several processes, which must all succeed."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda _: site.admin(*arguments), range(count)))
+
+
+def events(site: Site, job_id: int | None) -> Counter[str]:
+    """Name → how often that happened to a job."""
+    with site._read():
+        return Counter(row.name for row in orm.JobEvent.select().where(orm.JobEvent.job_id == job_id))
+
+
+def accepted(site: Site, wanted: Order) -> Sent:
+    answer = send(site.url, wanted)
+    assert answer.status == 200, answer.body
+    return sent(wanted, answer)
+
+
+def test_a_job_that_is_retried_by_many_at_once_is_carried_once(quiet: Site) -> None:
+    told = accepted(quiet, next(orders(SEED)))
+    # The archive cannot be made where a file lies.
+    quiet.archive.write_bytes(b"")
+    failed = subprocess.run(
+        [*ADMIN, "retry", "--job_id", str(told.job_id)], env=quiet.env, capture_output=True, check=False
+    )
+    assert failed.returncode == 1, failed.stderr
+    quiet.archive.unlink()
+    all_at_once(quiet, "retry", "--job_id", str(told.job_id))
+    verdict(quiet.evidence([told]))
+    assert events(quiet, told.job_id)["claimed"] == 2
+    assert events(quiet, told.job_id)["done"] == 1
+
+
+def test_many_recoveries_at_once_take_each_dead_job_over_once(quiet: Site) -> None:
+    told = [accepted(quiet, bundle_of(f"{number}/", many(1500))) for number in range(2)]
+    for one in told:
+        kill_in_the_middle(quiet, one.job_id)
+    all_at_once(quiet, "recover", count=4)
+    for one in told:
+        assert events(quiet, one.job_id)["taken over"] == 1
+        quiet.admin("retry", "--job_id", str(one.job_id))
+        assert events(quiet, one.job_id)["claimed"] == 2
+    verdict(quiet.evidence(told))
+
+
+def test_a_running_job_that_is_forced_to_fail_stops_and_goes_on_when_it_is_retried(
+    tmp_path: Path, database_url: str
+) -> None:
+    """A rule file that is a pipe holds the job: whoever reads it waits for the test."""
+    rules = tmp_path / "rules.toml"
+    os.mkfifo(rules)
+    setting = Setting(name="quiet", broker_url=NO_BROKER, database_url=database_url)
+    changes = {"ingest": {"retry_for": "0"}, "policy": {"ingest_url": f"local:{rules}"}}
+    with Quiet(tmp_path, replace(setting, changes=changes)) as site:
+        told = accepted(site, next(orders(SEED)))
+        job = str(told.job_id)
+        worker = subprocess.Popen([*ADMIN, "retry", "--job_id", job], env=site.env, stdout=subprocess.DEVNULL)
+        try:
+            writers: list[int] = []
+            until(lambda: has_reader(rules, writers), "the job to ask for the rules")
+            site.admin(
+                "job", "--job-id", job, "--state", "FAILED", "--task", "Policy Validation", "--exception", "halt"
+            )
+            (tmp_path / "regular").write_text(RULES)
+            (tmp_path / "regular").rename(rules)
+            os.write(writers[0], RULES.encode())
+            os.close(writers[0])
+            assert worker.wait(60) == 1
+        finally:
+            worker.kill()
+            worker.wait()
+        verdict(site.evidence([replace(told, fails="halt")]))
+        assert events(site, told.job_id)["done"] == 0
+        site.admin("retry", "--job_id", job)
+        verdict(site.evidence([told]))
+        assert events(site, told.job_id)["done"] == 1
+
+
+#: Everybody may submit everything.
+RULES = '[[allow]]\nsubmitter = "*"\nproject = "*"\ninstrument = "*"\n'
+
+
+def has_reader(pipe: Path, writers: list[int]) -> bool:
+    """Whether somebody waits to read a pipe; opens it for writing then."""
+    with suppress(OSError):
+        writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    return bool(writers)
+
+
+def kill_in_the_middle(site: Site, job_id: int | None) -> None:
+    """Let a process take a job, and kill it when some of the files are archived."""
+    worker = subprocess.Popen(
+        [*ADMIN, "retry", "--job_id", str(job_id)],
+        env=site.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        under_way(site, job_id)
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def under_way(site: Site, job_id: int | None) -> None:
+    mine = (orm.ArchiveId.job_id == job_id) & (orm.ArchiveId.state == "archived")
+
+    def begun() -> bool:
+        with site._read():
+            return bool(orm.ArchiveId.select().where(mine).exists())
+
+    until(begun, "files of the job to be archived")
+
+
+def test_each_job_is_claimed_once_however_many_workers_wake_for_it(tmp_path: Path) -> None:
+    with Site(tmp_path, Setting(name="standalone", workers=4)) as site:
+        jobs = [bundle(f"small{number}", 1000) for number in range(20)]
+        told = send_all(jobs, lambda one: accepted(site, one), 4)
+        site.settled()
+        verdict(site.evidence(told))
+        for one in told:
+            assert events(site, one.job_id) == {"accepted": 1, "claimed": 1, "done": 1}
+
+
+def test_numbers_that_were_given_twice_become_one_thing_each(
+    tmp_path: Path, database_url: str, redis_server: Redis
+) -> None:
+    with Numbers(SEED, 0.1) as numbers:
+        changes = {"uniqueid": {"url": numbers.url}}
+        setting = Setting(name="doubled", broker_url=redis_server.new_database(), database_url=database_url)
+        with Site(tmp_path, replace(setting, changes=changes)) as site:
+            # Large enough that two workers are busy with the same numbers.
+            wanted = [bundle_of(f"{number}/", many(60)) for number in range(30)]
+            told = send_all(wanted, lambda one: accepted(site, one), 4)
+            site.settled()
+            verdict(site.evidence(told))
+        assert numbers.doubled.keys() >= {"upload_job", "file"}, f"seed {SEED}"
+
+
+@pytest.mark.parametrize("act", ["claim", "take over"])
+def test_of_several_processes_that_want_a_job_one_has_it(quiet: Site, act: str) -> None:
+    told = [accepted(quiet, bundle(f"small{number}", 1000)) for number in range(20)]
+    numbers = sorted(str(one.job_id) for one in told)
+    assert race(quiet, "service.claim(job.job_id)", 4 if act == "claim" else 1) == numbers
+    if act == "take over":
+        # Their owner is dead by now.
+        assert race(quiet, "service.store.take_over(job)", 4) == numbers
+
+
+#: Reads all jobs, waits for the others, tries each, and prints those that it got.
+RIVAL = """
+import sys
+from pacifica.ingest.app import current
+service = current()
+jobs = [service.store.job(status.job_id) for status in service.store.statuses(limit=100)]
+print("ready", flush=True)
+sys.stdin.readline()
+print(*(job.job_id for job in jobs if {act}))
+"""
+
+
+def race(site: Site, act: str, count: int) -> list[str]:
+    """Let processes do the same at once; returns the jobs that one of them got, each as often as it was got."""
+    line = [sys.executable, "-c", RIVAL.format(act=act)]
+    pipe = subprocess.PIPE
+    with ExitStack() as stack:
+        rivals = [
+            stack.enter_context(subprocess.Popen(line, env=site.env, stdin=pipe, stdout=pipe, text=True))
+            for _ in range(count)
+        ]
+        for rival in rivals:
+            assert rival.stdout
+            assert rival.stdout.readline() == "ready\n"
+        for rival in rivals:
+            assert rival.stdin
+            rival.stdin.write("\n")
+            rival.stdin.flush()
+        return sorted(" ".join(rival.communicate()[0] for rival in rivals).split())
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_an_archive_that_refuses_to_overwrite_keeps_what_it_has(tmp_path: Path, first: int) -> None:
+    """Ids that begin a range are found by the probe, others by the refusal."""
+    places = occupy(tmp_path / "service" / "archive", range(first, first + 3))
+    with Site(tmp_path, Setting(name="standalone")) as site:
+        told = accepted(site, bundle_of("", {f"file{number}": b"%d" % number for number in range(6)}))
+        site.settled()
+        assert [place.read_bytes() for place in places] == [THEIRS] * 3
+        evidence = site.evidence([told])
+        theirs = {int(place.name) for place in places}
+        ours = {file_id: found for file_id, found in evidence.objects.items() if file_id not in theirs}
+        verdict(replace(evidence, objects=ours))
