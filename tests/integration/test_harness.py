@@ -296,6 +296,12 @@ def test_policy_refuses_others_with_412(core: PacificaCore, submission: Submissi
     assert reply.json()["status"].startswith("412")
 
 
+def fresh_id(core: PacificaCore, mode: str) -> int:
+    """Return a number that no job and no file of this test run has or will get."""
+    start: int = request("GET", f"{core.uniqueid_url}/getid?range=1&mode={mode}").json()["startIndex"]
+    return start
+
+
 def test_uniqueid_gives_ranges_that_go_on_after_a_crash(core: PacificaCore) -> None:
     address = f"{core.uniqueid_url}/getid?range=3&mode=harness"
     first = request("GET", address).json()
@@ -307,7 +313,7 @@ def test_uniqueid_gives_ranges_that_go_on_after_a_crash(core: PacificaCore) -> N
 
 
 def test_the_archive_keeps_bytes_under_their_number(core: PacificaCore) -> None:
-    file_id, content = 815, os.urandom(100_000)
+    file_id, content = fresh_id(core, "file"), os.urandom(100_000)
     reply = request("PUT", f"{core.archive_url}/{file_id}", content, headers=BYTES)
     assert (reply.status, reply.json()["total_bytes"]) == (201, len(content))
     assert core.archived(file_id) == content
@@ -317,11 +323,11 @@ def test_the_archive_keeps_bytes_under_their_number(core: PacificaCore) -> None:
 
 def test_the_archive_knows_nothing_of_other_numbers(core: PacificaCore) -> None:
     with pytest.raises(KeyError):
-        core.archived(816)
+        core.archived(fresh_id(core, "file"))
 
 
 def test_metadata_registers_a_transaction_that_can_be_looked_up(core: PacificaCore) -> None:
-    job_id, file_id = 4711, 47110
+    job_id, file_id = fresh_id(core, "upload_job"), fresh_id(core, "file")
     assert core.transaction(job_id) is None
     entry = {
         "destinationTable": "Files",
