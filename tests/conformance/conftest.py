@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pacifica.ingest import database, orm
+from pacifica.ingest import database, orm, tables
 from pacifica.ingest.local.archive import FolderArchive
 from pacifica.ingest.local.catalogue import LocalCatalogue
 from pacifica.ingest.local.ids import LocalIds
@@ -38,7 +38,7 @@ def number() -> Callable[[], int]:
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> Iterator[None]:
+def local_database(tmp_path: Path) -> Iterator[None]:
     """An empty database of this process."""
     before = database.DB.obj
     database.use_database(f"sqlite:///{tmp_path / 'local.sqlite3'}")
@@ -55,7 +55,7 @@ def ids(request: pytest.FixtureRequest) -> Ids:
     if request.param == "http":
         core: PacificaCore = request.getfixturevalue("core")
         return HttpIds(core.uniqueid_url)
-    request.getfixturevalue("tables")
+    request.getfixturevalue("local_database")
     return LocalIds()
 
 
@@ -86,12 +86,12 @@ def catalogue(request: pytest.FixtureRequest) -> Catalogue:
     if request.param == "http":
         core: PacificaCore = request.getfixturevalue("core")
         return HttpCatalogue(core.metadata_ingest_url, page_files=PAGE_FILES)
-    request.getfixturevalue("tables")
+    request.getfixturevalue("local_database")
     return LocalCatalogue()
 
 
 #: What a job store keeps jobs in.
-JOB_TABLES = (orm.IngestState, orm.JobRow, orm.ArchiveId, orm.MoveSource, orm.JobEvent, orm.RequestKey)
+JOB_TABLES = (orm.IngestState, tables.JobRow, tables.ArchiveId, tables.MoveSource, tables.JobEvent, tables.RequestKey)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import peewee
 import pytest
 
-from pacifica.ingest import database, orm
+from pacifica.ingest import database, orm, tables
 from pacifica.ingest.core.errors import ClaimLost, DatabaseDown
 from pacifica.ingest.core.jobs import Claim
 from pacifica.ingest.core.states import Kind, Phase, State, Step
@@ -188,7 +188,7 @@ def test_a_job_that_is_forced_while_its_owner_reports_ends_once(store: SqlJobSto
 def test_a_method_that_fails_half_way_has_changed_nothing(store: SqlJobStore) -> None:
     claim = claimed(store)
     before = everything(store)[0:2]
-    orm.JobEvent.drop_table()
+    tables.JobEvent.drop_table()
     with pytest.raises((DatabaseDown, peewee.ProgrammingError)):
         store.fail(claim, Step.OPEN_TAR, "broken")
     assert (store.job(JOB), store.status(JOB)) == before

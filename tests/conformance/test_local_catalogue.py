@@ -12,8 +12,8 @@ from pacifica.ingest import database, orm
 from pacifica.ingest.core.errors import BadMetadata, Conflict
 from pacifica.ingest.core.metadata import Document, Registration
 from pacifica.ingest.local.catalogue import BATCH, LocalCatalogue
-from pacifica.ingest.orm import CatalogueFile, CatalogueTransaction
 from pacifica.ingest.ports import RegisteredFile
+from pacifica.ingest.tables import CatalogueFile, CatalogueTransaction
 
 DIGEST = hashlib.sha256(b"").hexdigest()
 HEAD = [{"destinationTable": f"Transactions.{key}", "value": key} for key in ("submitter", "project", "instrument")]

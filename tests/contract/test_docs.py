@@ -16,7 +16,7 @@ from pacifica.ingest.config import keys
 from pacifica.ingest.core import errors
 from pacifica.ingest.core.digests import ALGORITHMS
 from pacifica.ingest.core.states import Phase, Step
-from pacifica.ingest.orm import TABLES_2_1
+from pacifica.ingest.tables import TABLES_2_1
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

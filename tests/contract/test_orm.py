@@ -12,7 +12,7 @@ from typing import Any
 import peewee
 import pytest
 
-from pacifica.ingest import database, orm
+from pacifica.ingest import database, orm, tables
 from pacifica.ingest.core.errors import BadConfiguration
 from tests.harness import MariaDB, PostgreSQL, Server
 from tests.harness.command import base_environment, run
@@ -121,13 +121,15 @@ print(orm.IngestStateSystem.is_equal(), orm.read_state(5).task)
 
 def test_an_update_that_is_the_first_use_also_moves_the_job(tmp_path: Path) -> None:
     make = """
-from pacifica.ingest import orm
+from pacifica.ingest import orm, tables
 orm.OrmSync.update_tables()
-orm.JobRow.insert(job_id=5, kind="ingest", phase="running", worker="somebody").execute()
+tables.JobRow.insert(job_id=5, kind="ingest", phase="running", worker="somebody").execute()
 """
     python(make, tmp_path)
     python("from pacifica.ingest import orm; orm.update_state(5, 'FAILED', 'open tar', 0)", tmp_path)
-    show = "from pacifica.ingest import orm; row = orm.JobRow.get(); print(row.phase, row.epoch, repr(row.worker))"
+    show = (
+        "from pacifica.ingest import tables; row = tables.JobRow.get(); print(row.phase, row.epoch, repr(row.worker))"
+    )
     assert python(show, tmp_path) == "failed 1 ''"
 
 
@@ -156,7 +158,7 @@ def test_a_caller_can_bind_the_models_to_a_database_of_its_own(bound: Any) -> No
     assert record.created <= record.updated
     assert not bound.is_closed()
     assert bound.table_exists("ingeststate")
-    assert orm.JobRow._meta.database is database.DB
+    assert tables.JobRow._meta.database is database.DB
 
 
 def test_a_bound_database_can_be_migrated(tmp_path: Path, configured: None) -> None:  # noqa: ARG001 (a fixture)
@@ -166,7 +168,7 @@ def test_a_bound_database_can_be_migrated(tmp_path: Path, configured: None) -> N
         orm.OrmSync.update_tables()
         assert orm.IngestStateSystem.is_equal()
     assert other.table_exists("ingest_job")
-    assert orm.JobRow._meta.database is database.DB
+    assert tables.JobRow._meta.database is database.DB
     other.close()
 
 

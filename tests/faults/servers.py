@@ -25,9 +25,9 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from pacifica.ingest import orm
+from pacifica.ingest import tables
 from pacifica.ingest.core.states import Kind, Phase
-from pacifica.ingest.orm import naive_utc
+from pacifica.ingest.tables import naive_utc
 from tests.faults.load import Client, faults, order
 from tests.faults.proxy import Asked, Fault, Plan, Proxy
 from tests.faults.rounds import Budget, Row
@@ -251,8 +251,8 @@ def _hurry(site: Site) -> None:
     """
     now = naive_utc()
     with site._read():
-        waits = (orm.JobRow.phase == Phase.READY) & (orm.JobRow.not_before > now)
-        orm.JobRow.update(not_before=now, hinted=now - timedelta(hours=1)).where(waits).execute()
+        waits = (tables.JobRow.phase == Phase.READY) & (tables.JobRow.not_before > now)
+        tables.JobRow.update(not_before=now, hinted=now - timedelta(hours=1)).where(waits).execute()
 
 
 # --- neighbours

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pacifica.ingest import orm
+from pacifica.ingest import orm, tables
 from pacifica.ingest.core.paths import canonical
 from pacifica.ingest.core.states import Phase
 from pacifica.ingest.database import open_database
@@ -228,7 +228,7 @@ class Site:
     def owners(self) -> set[int]:
         """Numbers of the processes that have a job right now."""
         with self._read():
-            names = [row.worker for row in orm.JobRow.select().where(orm.JobRow.phase == Phase.RUNNING)]
+            names = [row.worker for row in tables.JobRow.select().where(tables.JobRow.phase == Phase.RUNNING)]
         return {int(name.rpartition(":")[2]) for name in names}
 
     def kill(self, process: Process) -> None:
@@ -262,9 +262,9 @@ class Site:
 
     def _open_jobs(self) -> list[str]:
         """The jobs that did not end, or whose staged file is still to be removed."""
-        ended = orm.JobRow.phase.in_([Phase.DONE, Phase.FAILED]) & (orm.JobRow.unclean == False)  # noqa: E712 (SQL)
+        ended = tables.JobRow.phase.in_([Phase.DONE, Phase.FAILED]) & (tables.JobRow.unclean == False)  # noqa: E712 (SQL)
         with self._read():
-            rows = list(orm.JobRow.select().where(~ended).order_by(orm.JobRow.job_id))
+            rows = list(tables.JobRow.select().where(~ended).order_by(tables.JobRow.job_id))
         return [_told(row) for row in rows]
 
     def _complaint(self, wait_s: float) -> str:
@@ -275,7 +275,7 @@ class Site:
     def taken_over(self) -> int:
         """How often a job or an upload was taken from an owner that stood still."""
         with self._read():
-            return int(orm.JobEvent.select().where(orm.JobEvent.name == "taken over").count())
+            return int(tables.JobEvent.select().where(tables.JobEvent.name == "taken over").count())
 
     def evidence(self, sent: Sequence[Sent]) -> Evidence:
         """All that there is, when it is settled.
@@ -285,9 +285,9 @@ class Site:
         """
         with self._read():
             ids: dict[int, dict[int, str]] = {}
-            for owned in orm.ArchiveId.select():
+            for owned in tables.ArchiveId.select():
                 ids.setdefault(owned.job_id, {})[owned.file_id] = owned.state
-            rows = {row.job_id: row for row in orm.JobRow.select()}
+            rows = {row.job_id: row for row in tables.JobRow.select()}
             told = {row.job_id: row for row in orm.IngestState.select()}
             jobs = {
                 job_id: _seen(rows.get(job_id), told.get(job_id), ids.get(job_id, {}))
@@ -314,8 +314,8 @@ class Site:
         if core is not None:
             found = _core_transactions(core)
             return {number: files for number, files in found.items() if number not in self._before}
-        local: dict[int, list[Found]] = {row.job_id: [] for row in orm.CatalogueTransaction.select()}
-        for row in orm.CatalogueFile.select():
+        local: dict[int, list[Found]] = {row.job_id: [] for row in tables.CatalogueTransaction.select()}
+        for row in tables.CatalogueFile.select():
             digest = f"{row.hashtype}:{row.hashsum}"
             file = Found(path=canonical(f"{row.subdir}/{row.name}"), file_id=row.file_id, digest=digest)
             local.setdefault(row.job_id, []).append(file)
@@ -326,8 +326,8 @@ class Site:
         """Let the models of this process read the site's database."""
         if self._database is None:
             self._database = open_database(self.database_url)
-        tables = [orm.JobRow, orm.JobEvent, orm.ArchiveId, orm.IngestState, orm.CatalogueTransaction, orm.CatalogueFile]
-        with self._database.bind_ctx(tables, bind_refs=False, bind_backrefs=False), self._database.connection_context():
+        models = [*tables.TABLES_2_1, orm.IngestState]
+        with self._database.bind_ctx(models, bind_refs=False, bind_backrefs=False), self._database.connection_context():
             yield
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pacifica.ingest import orm
+from pacifica.ingest import tables
 from tests.acceptance.stage import admin, many
 from tests.faults.disk.rivals import THEIRS, Numbers, occupy
 from tests.faults.disk.uploads import bundle, bundle_of, orders, send, send_all, sent
@@ -66,7 +66,7 @@ def all_at_once(site: Site, *arguments: str, count: int = RIVALS) -> list[str]:
 def events(site: Site, job_id: int | None) -> Counter[str]:
     """Name → how often that happened to a job."""
     with site._read():
-        return Counter(row.name for row in orm.JobEvent.select().where(orm.JobEvent.job_id == job_id))
+        return Counter(row.name for row in tables.JobEvent.select().where(tables.JobEvent.job_id == job_id))
 
 
 def accepted(site: Site, wanted: Order) -> Sent:
@@ -162,11 +162,11 @@ def kill_in_the_middle(site: Site, job_id: int | None) -> None:
 
 
 def under_way(site: Site, job_id: int | None) -> None:
-    mine = (orm.ArchiveId.job_id == job_id) & (orm.ArchiveId.state == "archived")
+    mine = (tables.ArchiveId.job_id == job_id) & (tables.ArchiveId.state == "archived")
 
     def begun() -> bool:
         with site._read():
-            return bool(orm.ArchiveId.select().where(mine).exists())
+            return bool(tables.ArchiveId.select().where(mine).exists())
 
     until(begun, "files of the job to be archived")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pacifica.ingest import orm
+from pacifica.ingest import tables
 from tests.acceptance.raw_http import Answer, Wire, chunks, head
 from tests.faults.disk.powercut import Cut, PowerCut
 from tests.faults.disk.small import MIB, fill, small_disk
@@ -35,9 +35,9 @@ GIVEN_UP_S = 30.0
 
 def waits(site: Site, job_id: int | None) -> bool:
     """Whether a job gave way to a fault that may pass."""
-    mine = (orm.JobEvent.job_id == job_id) & (orm.JobEvent.name == "waiting")
+    mine = (tables.JobEvent.job_id == job_id) & (tables.JobEvent.name == "waiting")
     with site._read():
-        return bool(orm.JobEvent.select().where(mine).exists())
+        return bool(tables.JobEvent.select().where(mine).exists())
 
 
 # The power

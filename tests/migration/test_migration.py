@@ -8,7 +8,7 @@ from pathlib import Path
 import peewee
 import pytest
 
-from pacifica.ingest import database, orm
+from pacifica.ingest import database, orm, tables
 from pacifica.ingest.core.errors import UnsafeSchema
 from tests.harness import MariaDB
 from tests.harness.command import base_environment
@@ -289,9 +289,9 @@ def test_a_reason_holds_every_character_also_in_a_database_of_another_character_
     use(url)
     orm.OrmSync.update_tables()
     orm.update_state(5, "FAILED", "ingest files", 0, "日本語 𝔘 🧪")
-    orm.JobEvent.insert(job_id=5, name="failed", text="🧪").execute()
+    tables.JobEvent.insert(job_id=5, name="failed", text="🧪").execute()
     assert orm.read_state(5).exception == "日本語 𝔘 🧪"
-    assert orm.JobEvent.get().text == "🧪"
+    assert tables.JobEvent.get().text == "🧪"
     assert orm.read_state(8).exception == "Prüfsumme falsch"
 
 

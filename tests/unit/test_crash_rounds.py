@@ -18,7 +18,7 @@ from pacifica.ingest.core.errors import DatabaseDown, NeighbourDown
 from pacifica.ingest.core.jobs import Job
 from pacifica.ingest.core.states import Kind, Phase, State
 from pacifica.ingest.intake import Body
-from pacifica.ingest.orm import ArchiveId
+from pacifica.ingest.tables import ArchiveId
 from pacifica.ingest.testing import Faults
 from tests.unit.floor import FILES, Floor, bundle, registered
 

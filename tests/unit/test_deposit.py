@@ -11,8 +11,8 @@ from pacifica.ingest.core.errors import NeighbourDown, Stopping
 from pacifica.ingest.core.metadata import Document, FileEntry
 from pacifica.ingest.core.states import Phase, Step
 from pacifica.ingest.deposit import RANGE_TRIES, WINDOW_BYTES, WINDOW_FILES, windows
-from pacifica.ingest.orm import ArchiveId
 from pacifica.ingest.ports import IdMode
+from pacifica.ingest.tables import ArchiveId
 from tests.unit.floor import FILES, Floor, bundle, registered
 
 DOWN = NeighbourDown("archive", "away")

@@ -11,8 +11,8 @@ import pytest
 from pacifica.ingest.core.errors import NeighbourDown
 from pacifica.ingest.core.jobs import Job
 from pacifica.ingest.core.states import Phase, Step
-from pacifica.ingest.orm import ArchiveId
 from pacifica.ingest.ports import IdMode
+from pacifica.ingest.tables import ArchiveId
 from pacifica.ingest.testing import MemoryIds
 from tests.unit.floor import FILES, Floor
 

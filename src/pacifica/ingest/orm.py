@@ -1,14 +1,14 @@
-"""The tables, as peewee models, and the migrations between schema versions.
+"""The documented tables, as peewee models, and the migrations between schema versions.
 
 `ingeststate` and `ingeststatesystem` are those of pacifica-ingest 0.4.1, which can still read a database of ours; what our
-own protocol needs stands in tables beside them.  Not the rules by which rows change: those are in `store`.  The documented
-`update_state` and `read_state` live here.  Importing opens nothing; the first use opens the configured database.
+own protocol needs stands beside them, in `tables`.  Not the rules by which rows change: those are in `store`.  The
+documented `update_state` and `read_state` live here.  Importing opens nothing; the first use opens the configured database.
 """
 
 import logging
 import time
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -19,29 +19,18 @@ from pacifica.ingest import config
 from pacifica.ingest.core.errors import UnsafeSchema
 from pacifica.ingest.core.states import Phase, State, Step
 from pacifica.ingest.database import DB, alone, connected, insert_once
+from pacifica.ingest.tables import MAX_ID, TABLES_2_1, BaseModel, JobRow, is_in, is_needed, naive_utc
 
 __all__ = [
     "DB",
-    "MAX_ID",
     "SCHEMA_MAJOR",
     "SCHEMA_MINOR",
-    "ArchiveId",
     "BaseModel",
-    "CatalogueFile",
-    "CatalogueTransaction",
     "IngestState",
     "IngestStateSystem",
-    "JobEvent",
-    "JobRow",
-    "LocalId",
-    "MoveSource",
     "OrmSync",
-    "RequestKey",
     "force_phase",
     "is_complete",
-    "is_in",
-    "is_needed",
-    "naive_utc",
     "prepare_schema",
     "read_state",
     "update_state",
@@ -53,33 +42,8 @@ logger = logging.getLogger(__name__)
 SCHEMA_MAJOR = 2
 SCHEMA_MINOR = 1
 
-#: No column holds a larger id.
-MAX_ID = 2**63 - 1
-
 #: Table options of MySQL: every character, compared exactly, in transactions.
 MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-
-
-def naive_utc() -> datetime:
-    """Now, in the naive UTC that the tables hold."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-class Moment(peewee.DateTimeField):
-    """A time with microseconds, also in MySQL: it would round to seconds, and a job that is due now would be due later."""
-
-    def get_modifiers(self) -> list[int]:
-        """Digits after the point; six is what the other databases keep anyway."""
-        return [6]
-
-
-class BaseModel(peewee.Model):
-    """A table of the configured database."""
-
-    class Meta:
-        """Bind to the database of this process."""
-
-        database = DB
 
 
 def _database(table: type[BaseModel]) -> Any:  # noqa: ANN401 (peewee has no types)
@@ -164,158 +128,6 @@ class IngestState(BaseModel):
         """Close this thread's connection, if it has one."""
         if not cls._meta.database.is_closed():
             cls._meta.database.close()
-
-
-class JobRow(BaseModel):
-    """A job as our protocol sees it; see `core.jobs.Job`."""
-
-    job_id = peewee.BigIntegerField(primary_key=True)
-    kind = peewee.CharField(max_length=16)
-    phase = peewee.CharField(max_length=16)
-    epoch = peewee.IntegerField(default=0)
-    worker = peewee.CharField(default="")
-    heartbeat = peewee.BigIntegerField(default=0)
-    attempt = peewee.IntegerField(default=0)
-    not_before = Moment(default=naive_utc)
-    hinted = Moment(default=naive_utc)
-    lost_owners = peewee.IntegerField(default=0)
-    failing_since = Moment(null=True)
-    failing_step = peewee.CharField(max_length=32, default="")
-    waiting_for = peewee.TextField(default="")
-    frozen = peewee.BooleanField(default=False)
-    user = peewee.TextField(default="", column_name="submitted_by")
-    path = peewee.TextField(default="")
-    size_bytes = peewee.BigIntegerField(default=0)
-    #: Set when the staged file is not needed any more, until it is removed.
-    unclean = peewee.BooleanField(default=False, index=True)
-
-    class Meta:
-        """Prefixed, as facilities put several services into one database.  One index: what is due."""
-
-        table_name = "ingest_job"
-        indexes = ((("phase", "not_before"), False),)
-
-
-class ArchiveId(BaseModel):
-    """Every archive id that was ever ours: an intent, an archived file, garbage, or garbage removed.  It is used once."""
-
-    INTENT: ClassVar[str] = "intent"
-    ARCHIVED: ClassVar[str] = "archived"
-    GARBAGE: ClassVar[str] = "garbage"
-    REMOVED: ClassVar[str] = "removed"
-
-    file_id = peewee.BigIntegerField(primary_key=True)
-    job_id = peewee.BigIntegerField()
-    seq = peewee.IntegerField()
-    state = peewee.CharField(max_length=16)
-    #: A random number for each call that recorded intents: tells whose an id is.
-    mark = peewee.BigIntegerField()
-    noted = Moment(default=naive_utc)
-
-    class Meta:
-        """One index: what a job has."""
-
-        table_name = "ingest_archive_id"
-        indexes = ((("job_id", "state"), False),)
-
-
-class MoveSource(BaseModel):
-    """What a move consumes, as it was before."""
-
-    job_id = peewee.BigIntegerField()
-    seq = peewee.IntegerField()
-    # Text: both are unsigned and can exceed a signed 64-bit column.
-    device = peewee.CharField(max_length=24)
-    inode = peewee.CharField(max_length=24)
-
-    class Meta:
-        """One row for each file of a job."""
-
-        table_name = "ingest_move_source"
-        primary_key = peewee.CompositeKey("job_id", "seq")
-
-
-class RequestKey(BaseModel):
-    """Which job a request with an `Idempotency-Key` became."""
-
-    #: A digest of user and key.
-    key = peewee.CharField(max_length=64, primary_key=True)
-    #: A digest of what was sent.
-    fingerprint = peewee.CharField(max_length=80)
-    job_id = peewee.BigIntegerField()
-
-    class Meta:
-        """Name."""
-
-        table_name = "ingest_request_key"
-
-
-class JobEvent(BaseModel):
-    """The history of jobs; append-only."""
-
-    id = peewee.BigAutoField()
-    job_id = peewee.BigIntegerField(index=True)
-    at = Moment(default=naive_utc)
-    name = peewee.CharField(max_length=32)
-    text = peewee.TextField(default="")
-
-    class Meta:
-        """Name."""
-
-        table_name = "ingest_event"
-
-
-class LocalId(BaseModel):
-    """The next number of a series, for `local:` ids."""
-
-    mode = peewee.CharField(max_length=32, primary_key=True)
-    next_id = peewee.BigIntegerField()
-
-    class Meta:
-        """Name."""
-
-        table_name = "ingest_local_id"
-
-
-class CatalogueTransaction(BaseModel):
-    """A registered transaction of a `local:` catalogue."""
-
-    job_id = peewee.BigIntegerField(primary_key=True)
-    submitter = peewee.CharField()
-    project = peewee.CharField()
-    instrument = peewee.CharField()
-    registered = Moment(default=naive_utc)
-    #: Every entry that is no file, as JSON.
-    entries = peewee.TextField()
-
-    class Meta:
-        """Name."""
-
-        table_name = "ingest_catalogue_transaction"
-
-
-class CatalogueFile(BaseModel):
-    """A registered file of a `local:` catalogue."""
-
-    file_id = peewee.BigIntegerField(primary_key=True)
-    job_id = peewee.BigIntegerField(index=True)
-    name = peewee.CharField()
-    subdir = peewee.CharField()
-    size_bytes = peewee.BigIntegerField()
-    hashtype = peewee.CharField(max_length=32)
-    hashsum = peewee.CharField()
-    mimetype = peewee.CharField()
-    mtime = peewee.CharField()
-    ctime = peewee.CharField()
-
-    class Meta:
-        """Name."""
-
-        table_name = "ingest_catalogue_file"
-
-
-#: The tables that schema 2.1 adds to 2.0.
-TABLES_2_1 = (JobRow, ArchiveId, MoveSource, RequestKey, JobEvent, LocalId, CatalogueTransaction, CatalogueFile)
 
 
 class OrmSync:
@@ -496,19 +308,6 @@ def force_phase(job_id: int, state: str, *, complete: bool, now: datetime) -> No
         # One whose bundle is being removed has nothing to go on with.
         failed = mine & is_in(Phase.FAILED) & is_needed()
         JobRow.update(phase=Phase.READY, not_before=now, hinted=now, lost_owners=0, **over).where(failed).execute()
-
-
-def is_in(*phases: Phase) -> Any:  # noqa: ANN401 (a peewee expression)
-    """A condition for an update of one job.
-
-    The function keeps MySQL from finding the job by its phase: that would lock every job of the phase.
-    """
-    return peewee.fn.LOWER(JobRow.phase).in_(phases)
-
-
-def is_needed() -> Any:  # noqa: ANN401 (a peewee expression)
-    """A condition for an update of one job: its staged file is not being removed.  A function as in `is_in`."""
-    return peewee.fn.COALESCE(JobRow.unclean, False) == False  # noqa: E712 (SQL)
 
 
 def read_state(job_id: int | None) -> IngestState:

@@ -1,6 +1,6 @@
 """The job store on a relational database: the truth about jobs.
 
-Fulfils `ports.JobStore` with the tables of `orm`.  Every public method is one transaction; every write of an owner is a
+Fulfils `ports.JobStore` with the tables of `tables` and `orm`.  Every public method is one transaction; every write of an owner is a
 compare-and-set on the job's epoch.  Not the place for rules about *when* a job moves: those are in `intake`, `pipeline`
 and `recovery`.
 """
@@ -8,7 +8,7 @@ and `recovery`.
 import random
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,21 +18,20 @@ from pacifica.ingest.core.errors import ClaimLost, Conflict, JobBusy, KeyReused,
 from pacifica.ingest.core.jobs import LONGEST_DELAY_S, Claim, Job, Series, Status, fate
 from pacifica.ingest.core.states import Kind, Phase, State, Step
 from pacifica.ingest.database import insert_once
-from pacifica.ingest.orm import (
+from pacifica.ingest.orm import IngestState, force_phase, is_complete, write_state
+from pacifica.ingest.ports import Clock, Event, Receipt, RequestMark, SourceFile
+from pacifica.ingest.tables import (
     MAX_ID,
     ArchiveId,
-    IngestState,
     JobEvent,
     JobRow,
     MoveSource,
     RequestKey,
-    force_phase,
-    is_complete,
+    aware,
     is_in,
     is_needed,
-    write_state,
+    naive,
 )
-from pacifica.ingest.ports import Clock, Event, Receipt, RequestMark, SourceFile
 from pacifica.ingest.transactions import retried
 
 __all__ = ["SqlJobStore"]
@@ -57,7 +56,7 @@ class SqlJobStore:
         self._clock = clock
 
     def _now(self) -> datetime:
-        return _naive(self._clock.now())
+        return naive(self._clock.now())
 
     # --- uploads
 
@@ -159,13 +158,13 @@ class SqlJobStore:
     def events(self, job_id: int) -> list[Event]:
         """See `ports.JobStore.events`."""
         rows = JobEvent.select().where(JobEvent.job_id == job_id).order_by(JobEvent.id)
-        return [Event(at=_aware(row.at), name=row.name, text=row.text) for row in rows]
+        return [Event(at=aware(row.at), name=row.name, text=row.text) for row in rows]
 
     def _job(self, job_id: int) -> Job:
         row = JobRow.get_or_none(JobRow.job_id == job_id) if abs(job_id) <= MAX_ID else None
         if row is None:
             raise NoSuchJob(job_id)
-        return _as_job(row)
+        return row.as_job()
 
     def _event(self, job_id: int, name: str, text: str = "") -> None:
         JobEvent.insert(job_id=job_id, at=self._now(), name=name, text=_text(text)).execute()
@@ -228,9 +227,9 @@ class SqlJobStore:
     @retried(atomic=True)
     def wait(self, claim: Claim, *, not_before: datetime, series: Series, reason: str) -> None:
         """See `ports.JobStore.wait`."""
-        later = _naive(not_before)
+        later = naive(not_before)
         due = {"not_before": later, "hinted": later - LONG_AGO}
-        why = {"failing_since": _naive(series.since), "failing_step": series.step, "waiting_for": _text(reason)}
+        why = {"failing_since": naive(series.since), "failing_step": series.step, "waiting_for": _text(reason)}
         self._own(claim, phase=Phase.READY, worker="", **due, **why)
         self._event(claim.job_id, "waiting", f"until {later} UTC: {reason}")
 
@@ -385,7 +384,7 @@ class SqlJobStore:
     def unclaimed(self, *, older_than_s: float) -> list[Job]:
         """See `ports.JobStore.unclaimed`."""
         rows = JobRow.select().where(self._due() & self._quiet(older_than_s)).order_by(JobRow.hinted).limit(1000)
-        return [_as_job(row) for row in rows if self._hint_is_due(row)]
+        return [row.as_job() for row in rows if self._hint_is_due(row)]
 
     def _hint_is_due(self, row: Any) -> bool:  # noqa: ANN401 (a peewee row)
         now = self._now()
@@ -414,7 +413,7 @@ class SqlJobStore:
     @retried(atomic=False)
     def held(self) -> list[Job]:
         """See `ports.JobStore.held`."""
-        return [_as_job(row) for row in JobRow.select().where(JobRow.phase.in_([Phase.RUNNING, Phase.RECEIVING]))]
+        return [row.as_job() for row in JobRow.select().where(JobRow.phase.in_([Phase.RUNNING, Phase.RECEIVING]))]
 
     @retried(atomic=True)
     def take_over(self, job: Job) -> bool:
@@ -436,7 +435,7 @@ class SqlJobStore:
     @retried(atomic=False)
     def leftovers(self) -> list[Job]:
         """See `ports.JobStore.leftovers`."""
-        return [_as_job(row) for row in JobRow.select().where(JobRow.unclean == True).limit(100)]  # noqa: E712 (SQL)
+        return [row.as_job() for row in JobRow.select().where(JobRow.unclean == True).limit(100)]  # noqa: E712 (SQL)
 
     # --- retention
 
@@ -446,7 +445,7 @@ class SqlJobStore:
         before = self._now() - timedelta(seconds=older_than_s)
         ended = JobRow.phase.in_([Phase.FAILED, Phase.DONE]) & (JobRow.path != "") & (JobRow.unclean == False)  # noqa: E712 (SQL)
         rows = JobRow.select().join(IngestState, on=(IngestState.job_id == JobRow.job_id))
-        return [_as_job(row) for row in rows.where(ended & (IngestState.updated < before)).order_by(JobRow.job_id)]
+        return [row.as_job() for row in rows.where(ended & (IngestState.updated < before)).order_by(JobRow.job_id)]
 
     @retried(atomic=True)
     def expire(self, job: Job) -> bool:
@@ -493,14 +492,6 @@ def _text(reason: str) -> str:
     return UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", reason[:MAX_REASON])
 
 
-def _naive(aware: datetime) -> datetime:
-    return aware.astimezone(UTC).replace(tzinfo=None)
-
-
-def _aware(naive: datetime) -> datetime:
-    return naive.replace(tzinfo=UTC)
-
-
 def _status(record: Any) -> Status:  # noqa: ANN401 (a peewee row)
     return Status(
         job_id=record.job_id,
@@ -510,26 +501,6 @@ def _status(record: Any) -> Status:  # noqa: ANN401 (a peewee row)
         percent=float(record.task_percent),
         reason=record.exception,
         complete=bool(record.complete),
-        created=_aware(record.created),
-        updated=_aware(record.updated),
-    )
-
-
-def _as_job(row: Any) -> Job:  # noqa: ANN401 (a peewee row)
-    return Job(
-        job_id=row.job_id,
-        kind=Kind(row.kind),
-        phase=Phase(row.phase),
-        epoch=row.epoch,
-        worker=row.worker,
-        heartbeat=row.heartbeat,
-        attempt=row.attempt,
-        not_before=_aware(row.not_before),
-        lost_owners=row.lost_owners,
-        failing=Series(since=_aware(row.failing_since), step=Step(row.failing_step)) if row.failing_since else None,
-        waiting_for=row.waiting_for,
-        frozen=bool(row.frozen),
-        user=row.user,
-        path=row.path,
-        size_bytes=row.size_bytes,
+        created=aware(record.created),
+        updated=aware(record.updated),
     )

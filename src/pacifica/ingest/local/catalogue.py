@@ -12,8 +12,8 @@ import peewee
 from pacifica.ingest.core.errors import BadMetadata, Conflict
 from pacifica.ingest.core.metadata import Entry, Registration
 from pacifica.ingest.core.paths import canonical
-from pacifica.ingest.orm import CatalogueFile, CatalogueTransaction
 from pacifica.ingest.ports import RegisteredFile
+from pacifica.ingest.tables import CatalogueFile, CatalogueTransaction
 from pacifica.ingest.transactions import retried
 
 __all__ = ["LocalCatalogue"]

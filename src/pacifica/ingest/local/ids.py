@@ -1,8 +1,8 @@
 """Number ranges out of the database of this process.  Fulfils `ports.Ids`; chosen by `[uniqueid] url = local:`."""
 
 from pacifica.ingest.database import insert_once
-from pacifica.ingest.orm import LocalId
 from pacifica.ingest.ports import IdMode
+from pacifica.ingest.tables import LocalId
 from pacifica.ingest.transactions import retried
 
 __all__ = ["LocalIds"]

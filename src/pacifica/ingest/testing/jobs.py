@@ -9,8 +9,9 @@ from typing import Any
 from pacifica.ingest.core.errors import ClaimLost, Conflict, JobBusy, KeyReused, NoSuchJob
 from pacifica.ingest.core.jobs import LONGEST_DELAY_S, Claim, Job, Series, Status, fate
 from pacifica.ingest.core.states import Kind, Phase, State, Step
-from pacifica.ingest.orm import MAX_ID, ArchiveId, is_complete
+from pacifica.ingest.orm import is_complete
 from pacifica.ingest.ports import Clock, Event, Receipt, RequestMark, SourceFile
+from pacifica.ingest.tables import MAX_ID, ArchiveId
 from pacifica.ingest.testing.faults import Double, Faults, can_fail
 
 __all__ = ["MemoryJobStore"]
