@@ -18,7 +18,7 @@ from functools import cache, partial
 from pacifica.ingest.core.states import Kind
 from tests.faults.kills import kills
 from tests.faults.rounds import Budget, Round, Row, table
-from tests.faults.servers import neighbours, outages
+from tests.faults.servers import hangs, neighbours, outages
 from tests.faults.site import Setting, new_vhost
 from tests.harness import MariaDB, PacificaCore, PostgreSQL, RabbitMQ, Redis
 
@@ -80,6 +80,7 @@ ROUNDS: Mapping[str, Round] = {
     "kills-rabbitmq": partial(kills, setting=_rabbitmq_mariadb),
     "kills-core": partial(kills, setting=_rabbitmq_core),
     "neighbours": lambda seed, budget: neighbours(seed, budget, _redis_postgresql, core(), (None, *Kind)),
+    "hangs": lambda seed, budget: hangs(seed, budget, _redis_postgresql, core()),
     "outages-redis": lambda seed, budget: outages(seed, budget, _redis_postgresql, [postgresql(), redis()]),
     "outages-rabbitmq": lambda seed, budget: outages(seed, budget, _rabbitmq_mariadb, [mariadb(), rabbitmq()]),
 }

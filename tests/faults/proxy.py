@@ -43,7 +43,7 @@ class Fault(StrEnum):
 
     #: The connection is reset, nobody saw the request, and nobody listens for a while.
     REFUSE = "refuse"
-    #: Nothing is read and nothing is answered; after a while the connection ends.
+    #: Nothing is read and nothing is answered; after a while, or never, the connection ends.
     HANG = "hang"
     #: The service does it, and the answer takes a while and comes in drops.
     SLOW = "slow"
@@ -117,13 +117,16 @@ class Proxy:
 
     """
 
-    def __init__(self, behind: int, plan: Plan = lambda _: None, *, hold_s: float = 1.0) -> None:
+    def __init__(
+        self, behind: int, plan: Plan = lambda _: None, *, hold_s: float = 1.0, hang_s: float | None = None
+    ) -> None:
         """Listen to nothing yet.
 
         Args:
             behind: the port of the real service.
             plan: see there; may be set anew at any time.
             hold_s: how long, in seconds, a fault takes that takes time.
+            hang_s: how long, in seconds, a request hangs; default: `hold_s`.
 
         """
         self.port = free_port()
@@ -132,6 +135,7 @@ class Proxy:
         self.asked: list[tuple[Asked, Fault | None]] = []
         self._behind = behind
         self._hold_s = hold_s
+        self._hang_s = hold_s if hang_s is None else hang_s
         self._over = threading.Event()
         self._back_at = 0.0
         self._lock = threading.Lock()
@@ -218,7 +222,7 @@ class Proxy:
 
     def _withhold(self, talk: "_Talk", fault: Fault) -> None:
         if fault is Fault.HANG:
-            self._over.wait(self._hold_s)
+            self._over.wait(self._hang_s)
         else:
             talk.client.reset()
             self._back_at = time.monotonic() + self._hold_s

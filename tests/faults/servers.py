@@ -1,7 +1,7 @@
 """Rounds in which the servers around a site go wrong, while clients load it: its neighbours, its broker, its database.
 
 What it is: `neighbours`, with a proxy before each real neighbour, which lets chosen requests go wrong, and kills and
-freezes of the neighbours themselves; `outages`, which kills brokers and databases and starts them again.  Both are cut
+freezes of the neighbours themselves; `hangs`, in which requests hang for ever; `outages`, which kills brokers and databases and starts them again.  They are cut
 into chapters, each on a site of its own; at the end of a chapter all servers are well, everything comes to rest, and the
 oracle judges.
 
@@ -34,13 +34,13 @@ from tests.faults.rounds import Budget, Row
 from tests.faults.site import LEASE_S, REST_S, Setting, Site
 from tests.harness import PacificaCore, Server
 
-__all__ = ["OPERATIONS", "Deal", "neighbours", "outages", "pairs"]
+__all__ = ["OPERATIONS", "Deal", "hangs", "neighbours", "outages", "pairs"]
 
 #: Faults of one mixed chapter, and outages of one chapter; it bounds how long it takes until a fault is told.
 CHAPTER = 150
 OUTAGES = 20
 #: How long a request that hangs is held, and nobody listens after a refusal, in seconds.  Our time limits are 60 s and,
-#: towards the archive, 300 s, so the proxy hangs up before.
+#: towards the archive, 300 s, so the proxy hangs up before; but not in `hangs`.
 HOLD_S = 0.5
 #: How often a request goes wrong that may: while each fault is to be seen once, of those that are seldom made, in a mix.
 SHARE = 0.4
@@ -58,6 +58,9 @@ REST_EVERY_S = 0.3
 #: The longest time that a chapter may take, and one in which each pair is to be seen once, in seconds.
 CHAPTER_S = 900.0
 PAIRS_S = 120.0
+#: A request that hangs for ever is given up by the service after its own time limit, in seconds, 300 at most.
+FOR_EVER_S = 3600.0
+GIVEN_UP_S = 300.0
 
 #: Every request that the service makes: its name → neighbour, and how method and target begin.
 OPERATIONS: Mapping[str, tuple[str, str]] = {
@@ -87,18 +90,19 @@ def pairs(names: Sequence[str] = tuple(OPERATIONS)) -> list[Pair]:
 
 
 class Deal:
-    """Says which request goes wrong, and how: first each of the given pairs once, then any.
+    """Says which request goes wrong, and how: first each of the given pairs once, and a mix of all meanwhile and after.
 
     Attributes:
         seed: of the order.
         dealt: how often each fault hit each operation.
     """
 
-    def __init__(self, seed: int, wanted: Sequence[Pair]) -> None:
-        """Deal `wanted` in an order of the seed."""
+    def __init__(self, seed: int, wanted: Sequence[Pair], mixed_share: float = MIXED_SHARE) -> None:
+        """Deal `wanted` in an order of the seed; a request that is not wanted goes wrong with the chance `mixed_share`."""
         self.seed = seed
         self.dealt: Counter[Pair] = Counter()
         self._chance = random.Random(f"deal {seed}")
+        self._mixed_share = mixed_share
         self._left = list(wanted)
         self._chance.shuffle(self._left)
         self._lock = threading.Lock()
@@ -132,7 +136,7 @@ class Deal:
 
     def _next(self, name: str) -> Fault | None:
         due = [fault for operation, fault in self._left if operation == name]
-        share = SHARE if due else MIXED_SHARE
+        share = SHARE if due else self._mixed_share
         if name in RARE and due:
             share = RARE_SHARE
         elif name == "register" and not due and LOOKUPS & {operation for operation, _ in self._left}:
@@ -150,12 +154,13 @@ def _operation(neighbour: str, asked: Asked) -> str | None:
 
 
 @contextmanager
-def _proxied(core: PacificaCore, deal: Deal) -> Iterator[dict[str, dict[str, str]]]:
+def _proxied(core: PacificaCore, deal: Deal, hang_s: float = HOLD_S) -> Iterator[dict[str, dict[str, str]]]:
     """Proxies before all neighbours; gives the changes of a site's configuration."""
     ports = {name: getattr(core, name).port for name, _ in OPERATIONS.values()}
     with ExitStack() as stack:
         url = {
-            name: stack.enter_context(Proxy(port, deal.plan(name), hold_s=HOLD_S)).url for name, port in ports.items()
+            name: stack.enter_context(Proxy(port, deal.plan(name), hold_s=HOLD_S, hang_s=hang_s)).url
+            for name, port in ports.items()
         }
         yield {
             "ingest": {"retry_for": str(PATIENCE_S)},
@@ -193,6 +198,7 @@ class Chapter:
         what: how its folder is called.
         may_end: whether the main process of a Celery worker may end by itself, to be started again by its supervisor:
             kombu 5.7 does so at times when Redis goes away while it holds a message (in `QoS.restore_unacked`).
+        rest_s: how long nothing may get further in the end, in seconds.
     """
 
     seed: int
@@ -200,6 +206,7 @@ class Chapter:
     kind: Kind | None = None
     what: str = "servers"
     may_end: bool = False
+    rest_s: float = REST_S
 
     def run(self, row: Row, work: Callable[[Site], None]) -> None:
         """Load a site while `work` lets servers go wrong, and judge it at rest; a site with a fault is kept."""
@@ -211,7 +218,7 @@ class Chapter:
                 client._numbers = _Numbers(self.seed, self.kind, site.incoming)  # type: ignore[assignment]
             with client:
                 work(site)
-            rest = _rest(site)
+            rest = _rest(site, self.rest_s)
             self._record(row, site, client)
         died = [text for text in site.died if not (self.may_end and text.startswith("the worker "))]
         row.words += [f"seed {self.seed}: {text}" for text in [*rest, *died]]
@@ -230,14 +237,14 @@ class Chapter:
         row.judged(faults(client, evidence), self.seed)
 
 
-def _rest(site: Site) -> list[str]:
+def _rest(site: Site, rest_s: float) -> list[str]:
     """Let everything come to rest; says what does not.  A backlog that still gets smaller does not stand still."""
     least, since = len(site._open_jobs()), time.monotonic()
     while left := len(site._open_jobs()):
         if left < least:
             least, since = left, time.monotonic()
-        if time.monotonic() - since > REST_S:
-            return [site._complaint(REST_S)]
+        if time.monotonic() - since > rest_s:
+            return [site._complaint(rest_s)]
         site.revive()
         _hurry(site)
         time.sleep(REST_EVERY_S)
@@ -294,6 +301,41 @@ def neighbours(
         budget.say(f"{row.round}: {row.faults} of {budget.faults}, {row.done} jobs done, {len(row.words)} faults found")
         number += 1
     return row
+
+
+def hangs(seed: int, budget: Budget, setting: Callable[[], Setting], core: PacificaCore) -> Row:
+    """One chapter in which each operation hangs once, for ever: only the service's own time limits end it.
+
+    Args:
+        seed: of the chapter.
+        budget: when it is over.
+        setting: gives broker and database of its site.
+        core: the neighbours.
+    """
+    row = Row(round=f"neighbours that hang for ever, {setting().name}")
+    deal = Deal(seed, [(name, Fault.HANG) for name in OPERATIONS], mixed_share=0)
+    hits: Counter[str] = Counter()
+    with _proxied(core, deal, FOR_EVER_S) as changes:
+        chosen = replace(setting(), core=core, changes=changes)
+        chapter = Chapter(seed=seed, setting=chosen, what="hangs", rest_s=GIVEN_UP_S + REST_S)
+        chapter.run(row, partial(_hang, deal, budget))
+    if deal.left:
+        row.words.append(f"seed {seed}: never dealt: {deal.left}")
+    hits += Counter(str(fault) for (_, fault), count in deal.dealt.items() for _ in range(count))
+    row.faults = hits.total()
+    row.mix = _told(hits)
+    return row
+
+
+def _hang(deal: Deal, budget: Budget, site: Site) -> None:
+    """Wait until each operation hung."""
+    ends = min(budget.ends, time.monotonic() + CHAPTER_S)
+    while deal.left and time.monotonic() < ends:
+        time.sleep(REST_EVERY_S)
+        site.revive()
+        _hurry(site)
+        budget.say(f"still to hang: {', '.join(name for name, _ in deal.left)}")
+    deal.end()
 
 
 def _asked_by(kind: Kind | None) -> list[str]:

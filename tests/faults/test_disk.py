@@ -3,6 +3,8 @@
 import itertools
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,7 +19,7 @@ from tests.faults.disk.powercut import Cut, PowerCut
 from tests.faults.disk.small import MIB, fill, small_disk
 from tests.faults.disk.uploads import CHUNK, TYPE, bundle, orders, send, send_all, sent
 from tests.faults.disk.wreck import faults
-from tests.faults.load import Order
+from tests.faults.load import Order, order
 from tests.faults.oracle import Sent, verdict
 from tests.faults.site import Setting, Site
 from tests.harness import request
@@ -62,14 +64,26 @@ class RecordedSite(Site):
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         """Let it begin in an empty folder, which is `fresh`, or in one that has its landing zone for long."""
         self.home = folder / "service"
-        (self.home if fresh else self.home / "staging").mkdir(parents=True)
+        incoming = self.home / "incoming"
+        for place in [self.home] if fresh else [self.home / "staging", incoming]:
+            place.mkdir(parents=True)
         self.power = PowerCut(self.home, folder / "power")
-        super().__init__(folder, Setting(name="standalone"))
+        super().__init__(folder, Setting(name="standalone", changes={"ingest": {"move_roots": str(incoming)}}))
+        self.incoming = incoming
 
     @property
     def env(self) -> dict[str, str]:
         """With the library that records."""
         return super().env | self.power.env
+
+    def put(self, wanted: Order, *, synced: bool) -> None:
+        """Put the sources of a move where they are to lie."""
+        for path, content in wanted.sources.items():
+            path.write_bytes(content)
+        if synced:
+            code = "import os, sys; [os.fsync(os.open(path, os.O_RDONLY)) for path in sys.argv[1:]]"
+            command: list[str | Path] = [sys.executable, "-I", "-S", "-c", code, *wanted.sources, self.incoming]
+            subprocess.run(command, env=self.power.env, check=True)
 
     def send(self, wanted: Order) -> Answered:
         """Send one bundle, which must be accepted."""
@@ -127,6 +141,22 @@ def test_the_first_bundle_of_a_new_folder_is_not_lost_with_the_power(tmp_path: P
         site.settled()
         site.kill_all()
         site.judge_every_cut(answered, ())
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_whenever_the_power_is_cut_no_source_of_a_move_is_lost(tmp_path: Path, *, synced: bool) -> None:
+    # What becomes of the jobs afterwards is not judged: the files that the test makes anew are others to the service.
+    with RecordedSite(tmp_path) as site:
+        made = (order(SEED, number, site.incoming) for number in itertools.count(1))
+        moves = list(itertools.islice((one for one in made if one.sources), UPLOADS))
+        for move in moves:
+            site.put(move, synced=synced)
+        answered = send_all(moves, site.send, AT_ONCE)
+        site.settled()
+        site.kill_all()
+        assert not list(site.incoming.iterdir())
+        # What its sender never synced may be gone before it is moved, but not after.
+        site.judge_every_cut(answered if synced else (), ())
 
 
 # Disks that cannot write

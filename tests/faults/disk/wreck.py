@@ -55,23 +55,33 @@ def _faults(database: sqlite3.Connection, tree: Tree, accepted: Sequence[Sent]) 
     if "ingest_catalogue_file" not in tables:
         yield from (f"job {sent.job_id} was accepted, and there are no tables" for sent in accepted)
         return
-    jobs = {row[0]: row[1:] for row in database.execute("SELECT job_id, phase, path FROM ingest_job")}
+    jobs = {row[0]: row[1:] for row in database.execute("SELECT job_id, phase, path, kind FROM ingest_job")}
     for sent in accepted:
         yield from _accepted(sent, jobs, tree)
-    yield from _done(database, {job_id for job_id, (phase, _) in jobs.items() if phase == "done"}, tree)
+    yield from _done(database, {job_id for job_id, (phase, *_) in jobs.items() if phase == "done"}, tree)
 
 
-def _accepted(sent: Sent, jobs: Mapping[int, tuple[str, str]], tree: Tree) -> Iterator[str]:
+def _accepted(sent: Sent, jobs: Mapping[int, tuple[str, str, str]], tree: Tree) -> Iterator[str]:
     if sent.job_id is None or sent.job_id not in jobs:
         yield f"job {sent.job_id} was accepted, and the database does not know it"
         return
-    phase, path = jobs[sent.job_id]
+    phase, path, kind = jobs[sent.job_id]
     if phase in {"ready", "running"}:
         staged = _digest(tree.get(f"staging/{Path(path).name}"))
         if staged != sent.body:
             yield f"job {sent.job_id} is {phase}, and its bundle is {staged} instead of {sent.body}"
+        if kind == "move":
+            yield from _sources(sent, tree)
     elif phase != "done":
         yield f"job {sent.job_id} was accepted and is {phase}"
+
+
+def _sources(sent: Sent, tree: Tree) -> Iterator[str]:
+    """A file that is moved must be on one side at least, whole."""
+    places = {_digest(tree[path]) for path in tree if path.startswith(("archive/", "incoming/"))}
+    for path, digest in sent.files.items():
+        if digest not in places:
+            yield f"{path} of job {sent.job_id} is neither where it was nor in the archive"
 
 
 def _done(database: sqlite3.Connection, done: set[int], tree: Tree) -> Iterator[str]:
