@@ -13,7 +13,7 @@ demo: $(VENV)/installed ## Start the service, upload a bundle, show where it wen
 	@$(BIN)/pacifica-ingest-cmd demo $(FOLDER)
 
 test: $(VENV)/tested lint ## Everything: style, types, floors, and all tests against real servers.
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest --numprocesses 2 --dist worksteal $(TESTS)
 
 lint: $(VENV)/tested ## Style, types and floors only.
 	$(BIN)/ruff check .
