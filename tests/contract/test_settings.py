@@ -1,11 +1,12 @@
 """Settings: where a value comes from, and what a wrong one is answered with."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pacifica.ingest import globals as files
-from pacifica.ingest.config import keys, load_settings
+from pacifica.ingest.config import Settings, keys, load_settings, standalone_settings
 from pacifica.ingest.core.errors import BadConfiguration
 
 
@@ -67,3 +68,17 @@ def test_all_faults_are_told_at_once_and_no_password(file: Path) -> None:
         load_settings()
     assert len(str(fault.value).splitlines()) == 2
     assert "secret" not in str(fault.value)
+
+
+@pytest.mark.parametrize("load", [load_settings, lambda: standalone_settings(Path("/srv/ingest"))])
+def test_a_slip_of_the_pen_is_told(
+    file: Path, load: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text("[ingest]\nretry_fro = 5\n", encoding="ascii")
+    load()
+    assert caplog.messages == ["unknown configuration key"]
+    caplog.clear()
+    file.unlink()
+    monkeypatch.setenv("INGEST_CONFIG", str(file))
+    load()
+    assert caplog.messages == ["INGEST_CONFIG names a file that is not there"]
