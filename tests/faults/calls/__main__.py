@@ -26,7 +26,11 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Let every call of a job fail once, in every way.")
-    parser.add_argument("--short", action="store_true", help="one in four system calls of SQLite only")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="only one in four system calls of SQLite, and of all calls of jobs that were taken over",
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides the order, and which rounds")
     parser.add_argument("--local", action="store_true", help="no HTTP calls, which need the Pacifica Core")
     return parser.parse_args()
@@ -36,7 +40,9 @@ def _run(options: argparse.Namespace) -> list[Session]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cores = [None] if options.local else [None, stack.enter_context(PacificaCore())]
-        jobs = [Job(kind=kind, core=core) for core in cores for kind in Kind]
+        jobs = [
+            Job(kind=kind, core=core, crashes=crashes) for core in cores for crashes in (False, True) for kind in Kind
+        ]
         return run_all(jobs, folder, is_short=options.short, seed=options.seed)
 
 

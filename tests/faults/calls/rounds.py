@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ __all__ = ["main"]
 
 #: A life that takes longer than this, in seconds, hangs.
 HANGS_S = 60
-#: One of so many calls of SQLite is tried when it is to be short.
+#: Of calls of which there are too many, one of so many is tried.
 PART = 4
 
 Send = Callable[[dict[str, Any]], None]
@@ -81,7 +81,13 @@ def _say(writer: int, line: dict[str, Any]) -> None:
 
 
 class Rounds:
-    """All rounds of one job on one kind of site."""
+    """All rounds of one job on one kind of site.
+
+    Attributes:
+        crash: how a first life ends, which is none of the rounds: they let the calls of the second go wrong.  None: they
+            let those of the first go wrong.
+
+    """
 
     def __init__(self, folder: Path, kind: Kind, core: Core | None) -> None:
         """Work below `folder`."""
@@ -90,6 +96,7 @@ class Rounds:
         self._core = core
         self._count = 0
         self._shim = Shim()
+        self.crash: tuple[Point, Way] | None = None
         self._schema = b""
         site = self._site()
         told = in_child(lambda _: site.make_schema())
@@ -100,37 +107,49 @@ class Rounds:
 
     def rehearse(self) -> tuple[list[Point], list[str]]:
         """The points of a round in which nothing goes wrong, and what the oracle says of it."""
-        site = self._site()
-        told = in_child(lambda send: self._live(site, None, None, send))
+        site, answer = self._begun()
+        told = in_child(lambda send: self._live(site, answer, None, None, send))
         found = told.get("labels") or {}
         return [each for call in Call for each in points(call, found.get(call, []))], _judged(told, site)
 
     def run(self, point: Point, way: Way) -> list[str]:
         """What is wrong after a round in which one call went wrong."""
-        site = self._site()
-        told = in_child(lambda send: self._live(site, point, way, send))
+        site, answer = self._begun()
+        told = in_child(lambda send: self._live(site, answer, point, way, send))
         if way in {Way.DEATH, Way.DEATH_AFTER}:
             if told.exit_code != DIED:
                 return [f"the process ended with {told.exit_code} instead of dying"]
             answer = told.get("answer")
-            told = in_child(lambda send: _restart(site, answer, send))
+            told = in_child(lambda send: _last(site, answer, send))
         elif told.get("sprung") != 1:
             return [f"the process ended with {told.exit_code}, and the call went wrong {told.get('sprung')} times"]
         return _judged(told, site)
 
     def _site(self) -> Site:
         self._count += 1
-        name = f"{self._kind}-{'core' if self._core else 'local'}-{self._count}"
+        name = f"{self._folder.name}-{self._count}"
         taken = frozenset(Path(self._core.archive_folder).iterdir()) if self._core else frozenset()
         site = Site(folder=self._folder / name, kind=self._kind, core=self._core, salt=name, taken=taken)
         site.prepare(self._schema)
         return site
 
-    def _live(self, site: Site, point: Point | None, way: Way | None, send: Send) -> None:
-        """The first life: it takes the job, and carries it to its end if nothing kills it."""
+    def _begun(self) -> tuple[Site, Answer | None]:
+        """A site, after its first life if that is none of the rounds, and what the client was told."""
+        site = self._site()
+        if self.crash is None:
+            return site, None
+        point, way = self.crash
+        told = in_child(lambda send: self._live(site, None, point, way, send))
+        if told.exit_code != DIED or not told.get("answer"):
+            msg = f"the first life ended with {told.exit_code} instead of dying with a job"
+            raise RuntimeError(msg)
+        return site, told.get("answer")
+
+    def _live(self, site: Site, before: Answer | None, point: Point | None, way: Way | None, send: Send) -> None:
+        """A life whose calls may go wrong: it takes the job if none did before, and carries it to its end."""
         trap, shim = Trap(point, way), self._shim
         count_http(trap)
-        life = Life(site)
+        life = Life(site, deaths=1 if before else 0)
         count_sql(trap)
         answer: list[Answer] = []
 
@@ -143,7 +162,10 @@ class Rounds:
                 return is_over(site)
 
         shim.begin(site.folder, point, way)
-        life.send(answered)
+        if before:
+            answered(*before)
+        else:
+            life.send(answered)
         life.settle(over)
         shim.end()
         send({"sprung": trap.sprung + shim.sprung, "faults": _faults(life, site, answer[0])})
@@ -158,9 +180,9 @@ def _sorted(labels: Sequence[str]) -> dict[Call, list[str]]:
     return found
 
 
-def _restart(site: Site, answer: Answer | None, send: Send) -> None:
-    """The second life: what a new process does."""
-    life = Life(site, is_restart=True)
+def _last(site: Site, answer: Answer | None, send: Send) -> None:
+    """The last life, in which nothing goes wrong any more."""
+    life = Life(site, deaths=2)
     life.settle(lambda: is_over(site))
     send({"faults": _faults(life, site, answer)})
 
@@ -218,12 +240,18 @@ def _full(point: Point) -> Point:
     return replace(point, error=errno.ENOSPC) if is_write and point.occurrence % 2 else point
 
 
-def choose(todo: Sequence[tuple[Point, Way]], seed: int, *, is_short: bool) -> list[tuple[Point, Way]]:
-    """Bring them into an order; when it is to be short, take a part of the many calls of SQLite only."""
+def crash(todo: Sequence[tuple[Point, Way]], seed: int) -> tuple[Point, Way]:
+    """A death in the middle of the work, right after something with a lasting effect; the seed moves it."""
+    deaths = [each for each in todo if each[1] is Way.DEATH_AFTER and each[0].call in {Call.SYSTEM, Call.HTTP}]
+    return deaths[(len(deaths) // 2 + seed) % len(deaths)]
+
+
+def choose(todo: Sequence[tuple[Point, Way]], seed: int, many: Collection[Call]) -> list[tuple[Point, Way]]:
+    """Bring them into an order, and take a part only of those of which there are too many."""
     chance = random.Random(seed)
-    many = [each for each in todo if each[0].call is Call.STORAGE]
-    few = [each for each in todo if each[0].call is not Call.STORAGE]
-    chosen = few + (chance.sample(many, len(many) // PART) if is_short else many)
+    few = [each for each in todo if each[0].call not in many]
+    rest = [each for each in todo if each[0].call in many]
+    chosen = few + chance.sample(rest, len(rest) // PART)
     chance.shuffle(chosen)
     return chosen
 
@@ -237,10 +265,13 @@ def main() -> None:
     rounds = Rounds(Path(job["folder"]), Kind(job["kind"]), core)
     gc.freeze()
     found, faults = rounds.rehearse()
+    if job["crashes"]:
+        rounds.crash = crash(plan(found, core), job["seed"])
+        found, faults = rounds.rehearse()
     again, _ = rounds.rehearse()
     todo = plan(found, core)
     unlike = set(todo).symmetric_difference(plan(again, core))
-    chosen = choose(todo, job["seed"], is_short=job["short"])
+    chosen = choose(todo, job["seed"], job["many"])
     _tell(
         {
             "counted": Counter(point.call for point in found),

@@ -33,15 +33,24 @@ class Job:
     Attributes:
         kind: a bundle or a move.
         core: the neighbours; None for local ones.
+        crashes: whether the process that took the job dies with it, and the calls are those of the next.
 
     """
 
     kind: Kind
     core: PacificaCore | None = None
+    crashes: bool = False
 
     def __str__(self) -> str:
         """For people."""
-        return f"{self.kind} with {'the Core' if self.core else 'local neighbours'}"
+        taken = "taken over, " if self.crashes else ""
+        return f"{self.kind} {taken}with {'the Core' if self.core else 'local neighbours'}"
+
+    def many(self, *, is_short: bool) -> list[Call]:
+        """Kinds of calls of which a part is tried only."""
+        if not is_short:
+            return []
+        return list(Call) if self.crashes else [Call.STORAGE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +110,7 @@ def run_all(jobs: Sequence[Job], folder: Path, *, is_short: bool, seed: int = 0,
     Args:
         jobs: whose.
         folder: for all files of all rounds.
-        is_short: try one in four system calls of SQLite only; all of everything else.
+        is_short: try only one in four system calls of SQLite, and of all calls of jobs that were taken over.
         seed: decides the order, and which ones.
         processes: how many jobs at once.
 
@@ -116,10 +125,11 @@ def run_all(jobs: Sequence[Job], folder: Path, *, is_short: bool, seed: int = 0,
 
 def _run(job: Job, folder: Path, library: Path, seed: int, *, is_short: bool) -> Session:
     wanted = {
-        "folder": str(folder / str(job).replace(" ", "-")),
+        "folder": str(folder / str(job).replace(",", "").replace(" ", "-")),
         "kind": job.kind,
+        "crashes": job.crashes,
         "core": asdict(_core(job.core)) if job.core else None,
-        "short": is_short,
+        "many": job.many(is_short=is_short),
         "seed": seed,
     }
     env = base_environment(folder) | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "LD_PRELOAD": str(library)}

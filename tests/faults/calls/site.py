@@ -176,12 +176,12 @@ class Life:
 
     """
 
-    def __init__(self, site: Site, *, is_restart: bool = False) -> None:
-        """Wire the service; nothing is opened yet."""
+    def __init__(self, site: Site, *, deaths: int) -> None:
+        """Wire the service, which died so often before; nothing is opened yet."""
         random.seed(0)
         self._site = site
-        self._is_restart = is_restart
-        self._clock = _Clock(START + RESTART_AFTER if is_restart else START)
+        self._deaths = deaths
+        self._clock = _Clock(START + deaths * RESTART_AFTER)
         vars(app)["SystemClock"] = lambda: self._clock
         self._hints = MemoryQueue()
         self._service = app.compose(site.settings(), self._hints)
@@ -204,7 +204,7 @@ class Life:
 
     def settle(self, is_over: Callable[[], bool]) -> None:
         """Let sweeper and worker do what they do, until all is over or too much time has passed."""
-        if self._is_restart and self._site.core is None:
+        if self._deaths and self._site.core is None:
             self._guarded(self._service.recovery.seize_all)
         for turn in range(TURNS):
             self._guarded(self._service.recovery.sweep)
