@@ -241,9 +241,10 @@ def _full(point: Point) -> Point:
 
 
 def crash(todo: Sequence[tuple[Point, Way]], seed: int) -> tuple[Point, Way]:
-    """A death in the middle of the work, right after something with a lasting effect; the seed moves it."""
+    """A death right after something with a lasting effect, in the second half of the work; the seed moves it."""
     deaths = [each for each in todo if each[1] is Way.DEATH_AFTER and each[0].call in {Call.SYSTEM, Call.HTTP}]
-    return deaths[(len(deaths) // 2 + seed) % len(deaths)]
+    later = deaths[len(deaths) // 2 :]
+    return later[seed % len(later)]
 
 
 def choose(todo: Sequence[tuple[Point, Way]], seed: int, many: Collection[Call]) -> list[tuple[Point, Way]]:
