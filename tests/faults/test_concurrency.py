@@ -1,12 +1,10 @@
 """Several that do the same at once: one effect each."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +14,12 @@ from pacifica.ingest import tables
 from tests.acceptance.stage import admin, many
 from tests.faults.disk.rivals import THEIRS, Numbers, occupy
 from tests.faults.disk.uploads import bundle, bundle_of, orders, send, send_all, sent
+from tests.faults.gate import Gate
 from tests.faults.load import Order
 from tests.faults.oracle import Sent, verdict
 from tests.faults.site import Setting, Site
 from tests.harness import HttpServer, MariaDB, PostgreSQL, Redis
-from tests.harness.waiting import until
+from tests.harness.waiting import END_S, until
 
 SEED = 6
 #: The admin command.
@@ -50,17 +49,17 @@ class Quiet(Site):
 
 
 @pytest.fixture
-def quiet(tmp_path: Path, database_url: str) -> Iterator[Site]:
+def gate(tmp_path: Path) -> Gate:
+    """What the jobs of a quiet site pass on their way to the archive; open."""
+    return Gate(tmp_path / "rules.toml")
+
+
+@pytest.fixture
+def quiet(tmp_path: Path, database_url: str, gate: Gate) -> Iterator[Site]:
     setting = Setting(name="quiet", broker_url=NO_BROKER, database_url=database_url)
-    changes = {"ingest": {"retry_for": "0"}}
+    changes = {"ingest": {"retry_for": "0"}, "policy": {"ingest_url": f"local:{gate.rules}"}}
     with Quiet(tmp_path, replace(setting, changes=changes)) as site:
         yield site
-
-
-def all_at_once(site: Site, *arguments: str, count: int = RIVALS) -> list[str]:
-    """Run one admin command in several processes, which must all succeed."""
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda _: site.admin(*arguments), range(count)))
 
 
 def events(site: Site, job_id: int | None) -> Counter[str]:
@@ -75,26 +74,66 @@ def accepted(site: Site, wanted: Order) -> Sent:
     return sent(wanted, answer)
 
 
-def test_a_job_that_is_retried_by_many_at_once_is_carried_once(quiet: Site) -> None:
+def test_a_job_that_is_retried_by_many_at_once_is_carried_once(quiet: Site, gate: Gate) -> None:
     told = accepted(quiet, next(orders(SEED)))
     # The archive cannot be made where a file lies.
     quiet.archive.write_bytes(b"")
-    failed = subprocess.run(
-        [*ADMIN, "retry", "--job_id", str(told.job_id)], env=quiet.env, capture_output=True, check=False
-    )
+    retry = [*ADMIN, "retry", "--job_id", str(told.job_id)]
+    failed = subprocess.run(retry, env=quiet.env, capture_output=True, check=False)
     assert failed.returncode == 1, failed.stderr
     quiet.archive.unlink()
-    all_at_once(quiet, "retry", "--job_id", str(told.job_id))
+    gate.close()
+    with ExitStack() as stack:
+        rivals = start(stack, quiet, retry, RIVALS)
+        for rival in rivals:
+            # It brought the job back, or saw that somebody did, and shows now how far that is.
+            assert rival.stdout
+            assert rival.stdout.readline()
+        until(gate.reached, "one of them to have the job")
+        gate.open()
+        assert [rival.wait(END_S) for rival in rivals] == [0] * RIVALS
     verdict(quiet.evidence([told]))
     assert events(quiet, told.job_id)["claimed"] == 2
     assert events(quiet, told.job_id)["done"] == 1
 
 
+#: Retries a job, and waits for the others between reading and writing it.
+RETRY = """
+from contextlib import suppress
+import sys
+from pacifica.ingest.app import current
+from pacifica.ingest.core.errors import JobBusy
+from pacifica.ingest.store import SqlJobStore
+unchanged = SqlJobStore._is_unchanged
+def unchanged_since_all_read_it(job):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return unchanged(job)
+SqlJobStore._is_unchanged = staticmethod(unchanged_since_all_read_it)
+with suppress(JobBusy):
+    current().store.retry({job_id})
+"""
+
+
+# Of SQLite, nobody else reads meanwhile.
+@pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)
+def test_of_several_that_retry_what_they_saw_fail_one_brings_it_back(quiet: Site) -> None:
+    told = accepted(quiet, next(orders(SEED)))
+    job = str(told.job_id)
+    quiet.admin("job", "--job-id", job, "--state", "FAILED", "--task", "Policy Validation", "--exception", "halt")
+    in_step(quiet, RETRY.format(job_id=job), 4)
+    assert events(quiet, told.job_id)["retried"] == 1
+    quiet.admin("retry", "--job_id", job)
+    verdict(quiet.evidence([told]))
+
+
 def test_many_recoveries_at_once_take_each_dead_job_over_once(quiet: Site) -> None:
     told = [accepted(quiet, bundle_of(f"{number}/", many(1500))) for number in range(2)]
+    # It recovers jobs as well.
+    quiet.server.kill()
     for one in told:
         kill_in_the_middle(quiet, one.job_id)
-    all_at_once(quiet, "recover", count=4)
+    in_step(quiet, RECOVER, 4)
     for one in told:
         assert events(quiet, one.job_id)["taken over"] == 1
         quiet.admin("retry", "--job_id", str(one.job_id))
@@ -102,48 +141,73 @@ def test_many_recoveries_at_once_take_each_dead_job_over_once(quiet: Site) -> No
     verdict(quiet.evidence(told))
 
 
-def test_a_running_job_that_is_forced_to_fail_stops_and_goes_on_when_it_is_retried(
-    tmp_path: Path, database_url: str
-) -> None:
-    """A rule file that is a pipe holds the job: whoever reads it waits for the test."""
-    rules = tmp_path / "rules.toml"
-    os.mkfifo(rules)
-    setting = Setting(name="quiet", broker_url=NO_BROKER, database_url=database_url)
-    changes = {"ingest": {"retry_for": "0"}, "policy": {"ingest_url": f"local:{rules}"}}
-    with Quiet(tmp_path, replace(setting, changes=changes)) as site:
-        told = accepted(site, next(orders(SEED)))
-        job = str(told.job_id)
-        worker = subprocess.Popen([*ADMIN, "retry", "--job_id", job], env=site.env, stdout=subprocess.DEVNULL)
-        try:
-            writers: list[int] = []
-            until(lambda: has_reader(rules, writers), "the job to ask for the rules")
-            site.admin(
-                "job", "--job-id", job, "--state", "FAILED", "--task", "Policy Validation", "--exception", "halt"
-            )
-            (tmp_path / "regular").write_text(RULES)
-            (tmp_path / "regular").rename(rules)
-            os.write(writers[0], RULES.encode())
-            os.close(writers[0])
-            assert worker.wait(60) == 1
-        finally:
-            worker.kill()
-            worker.wait()
-        verdict(site.evidence([replace(told, fails="halt")]))
-        assert events(site, told.job_id)["done"] == 0
-        site.admin("retry", "--job_id", job)
-        verdict(site.evidence([told]))
-        assert events(site, told.job_id)["done"] == 1
+#: The admin command, which waits for the others whenever it read who has which job.
+RECOVER = """
+import sys
+from pacifica.ingest.__main__ import cmd
+from pacifica.ingest.store import SqlJobStore
+held = SqlJobStore.held
+def held_as_all_see_it(store):
+    jobs = held(store)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return jobs
+SqlJobStore.held = held_as_all_see_it
+sys.exit(cmd(["recover"]))
+"""
 
 
-#: Everybody may submit everything.
-RULES = '[[allow]]\nsubmitter = "*"\nproject = "*"\ninstrument = "*"\n'
+def in_step(site: Site, script: str, count: int) -> None:
+    """Let processes run one script, which must succeed; each goes on when all the others wait as well, or ended."""
+    with ExitStack() as stack:
+        rivals = going = start(stack, site, [sys.executable, "-c", script], count)
+        while going := [rival for rival in going if is_ready(rival)]:
+            for rival in going:
+                go_on(rival)
+        assert [rival.wait(END_S) for rival in rivals] == [0] * count
 
 
-def has_reader(pipe: Path, writers: list[int]) -> bool:
-    """Whether somebody waits to read a pipe; opens it for writing then."""
-    with suppress(OSError):
-        writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-    return bool(writers)
+def start(stack: ExitStack, site: Site, line: list[str], count: int) -> list[subprocess.Popen[str]]:
+    pipe = subprocess.PIPE
+    rivals = []
+    for _ in range(count):
+        rival = stack.enter_context(subprocess.Popen(line, env=site.env, stdin=pipe, stdout=pipe, text=True))
+        # A test that failed waits for nobody.
+        stack.callback(rival.kill)
+        rivals.append(rival)
+    return rivals
+
+
+def is_ready(rival: subprocess.Popen[str]) -> bool:
+    """Whether a process waits for the others; it ended otherwise."""
+    assert rival.stdout
+    return "ready\n" in rival.stdout
+
+
+def go_on(rival: subprocess.Popen[str]) -> None:
+    assert rival.stdin
+    rival.stdin.write("\n")
+    rival.stdin.flush()
+
+
+def test_a_running_job_that_is_forced_to_fail_stops_and_goes_on_when_it_is_retried(quiet: Site, gate: Gate) -> None:
+    told = accepted(quiet, next(orders(SEED)))
+    job = str(told.job_id)
+    gate.close()
+    worker = subprocess.Popen([*ADMIN, "retry", "--job_id", job], env=quiet.env, stdout=subprocess.DEVNULL)
+    try:
+        until(gate.reached, "the job to ask for the rules")
+        quiet.admin("job", "--job-id", job, "--state", "FAILED", "--task", "Policy Validation", "--exception", "halt")
+        gate.open()
+        assert worker.wait(60) == 1
+    finally:
+        worker.kill()
+        worker.wait()
+    verdict(quiet.evidence([replace(told, fails="halt")]))
+    assert events(quiet, told.job_id)["done"] == 0
+    quiet.admin("retry", "--job_id", job)
+    verdict(quiet.evidence([told]))
+    assert events(quiet, told.job_id)["done"] == 1
 
 
 def kill_in_the_middle(site: Site, job_id: int | None) -> None:
@@ -172,10 +236,12 @@ def under_way(site: Site, job_id: int | None) -> None:
 
 
 def test_each_job_is_claimed_once_however_many_workers_wake_for_it(tmp_path: Path) -> None:
-    with Site(tmp_path, Setting(name="standalone", workers=4)) as site:
-        jobs = [bundle(f"small{number}", 1000) for number in range(20)]
-        told = send_all(jobs, lambda one: accepted(site, one), 4)
-        site.settled()
+    with Site(tmp_path, Setting(name="standalone", workers=8)) as site:
+        told = []
+        for number in range(30):
+            told.append(accepted(site, bundle(f"small{number}", 1000)))
+            # Nobody is busy when the next one comes, and all want it.
+            site.settled()
         verdict(site.evidence(told))
         for one in told:
             assert events(site, one.job_id) == {"accepted": 1, "claimed": 1, "done": 1}
@@ -220,20 +286,11 @@ print(*(job.job_id for job in jobs if {act}))
 
 def race(site: Site, act: str, count: int) -> list[str]:
     """Let processes do the same at once; returns the jobs that one of them got, each as often as it was got."""
-    line = [sys.executable, "-c", RIVAL.format(act=act)]
-    pipe = subprocess.PIPE
     with ExitStack() as stack:
-        rivals = [
-            stack.enter_context(subprocess.Popen(line, env=site.env, stdin=pipe, stdout=pipe, text=True))
-            for _ in range(count)
-        ]
+        rivals = start(stack, site, [sys.executable, "-c", RIVAL.format(act=act)], count)
+        assert all(map(is_ready, rivals))
         for rival in rivals:
-            assert rival.stdout
-            assert rival.stdout.readline() == "ready\n"
-        for rival in rivals:
-            assert rival.stdin
-            rival.stdin.write("\n")
-            rival.stdin.flush()
+            go_on(rival)
         return sorted(" ".join(rival.communicate()[0] for rival in rivals).split())
 
 
