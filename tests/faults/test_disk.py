@@ -19,6 +19,7 @@ from tests.faults.disk.powercut import Cut, PowerCut
 from tests.faults.disk.small import MIB, fill, small_disk
 from tests.faults.disk.uploads import CHUNK, TYPE, bundle, orders, send, send_all, sent
 from tests.faults.disk.wreck import faults
+from tests.faults.gate import Gate
 from tests.faults.load import Order, order
 from tests.faults.oracle import Sent, verdict
 from tests.faults.site import Setting, Site
@@ -33,6 +34,8 @@ AT_ONCE = 3
 RESTARTS = 2
 #: An upload that stands still is given up within that time, in seconds: after twice the pause that a sender may make.
 GIVEN_UP_S = 30.0
+#: What the log says of a sweep that could not write.
+SWEEP_FAILED = "sweep put off"
 
 
 def waits(site: Site, job_id: int | None) -> bool:
@@ -301,24 +304,41 @@ def test_a_job_waits_while_the_archive_is_full_and_then_completes(tmp_path: Path
         ballast.unlink()
         site.settled()
         verdict(site.evidence([told]))
+        assert list(site.archive.rglob("*.part")) == []
 
 
-def test_a_service_whose_whole_disk_is_full_answers_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "service", 16) as disk, small_site(tmp_path) as site:
-        first, second, third = itertools.islice(orders(SEED), 3)
-        told = [sent(first, send(site.url, first))]
-        ballast = fill(disk)
-        refused = send(site.url, second)
-        assert refused.status in {503, 507}, refused.body
-        assert "retry-after" in refused.headers
-        told.append(sent(second, refused))
-        assert request("GET", f"{site.url}/get_state?job_id={told[0].job_id}").status == 200
-        assert request("GET", site.url).status == 200
-        ballast.unlink()
-        told.append(sent(third, send(site.url, third)))
-        assert told[-1].status == 200
-        site.settled()
-        verdict(site.evidence(told))
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_service_whose_whole_disk_is_full_answers_and_goes_on_when_there_is_space(
+    tmp_path: Path, *, chunked: bool
+) -> None:
+    """One job is under way and another waits for the only worker, and nothing can be written about either."""
+    with small_disk(tmp_path / "service", 16) as disk:
+        gate = Gate(disk / "policy.toml")
+        with small_site(tmp_path, workers="1") as site:
+            gate.close()
+            *accepted, late, after = itertools.islice(orders(SEED), 4)
+            told = [sent(one, send(site.url, one)) for one in accepted]
+            until(gate.reached, "a job to be under way")
+            ballast = fill(disk)
+            refused = send(site.url, late, chunked=chunked)
+            # What has no length is found out when the database cannot take it.
+            assert refused.status in ({503, 507} if chunked else {507}), refused.body
+            assert "retry-after" in refused.headers
+            told.append(sent(late, refused))
+            assert request("GET", f"{site.url}/get_state?job_id={told[0].job_id}").status == 200
+            assert request("GET", site.url).status == 200
+            gate.open()
+            for said in ("the job is left to recovery", "the worker waits for the database", SWEEP_FAILED):
+                until(lambda said=said: logged(site, said), f"the log to say: {said}")
+            ballast.unlink()
+            told.append(sent(after, send(site.url, after)))
+            assert [one.status for one in told] == [200, 200, refused.status, 200]
+            site.settled()
+            verdict(site.evidence(told))
+
+
+def logged(site: Site, said: str) -> bool:
+    return said in site.server.log.read_text()
 
 
 def test_an_upload_that_took_the_last_space_of_the_database_goes_when_there_is_some(tmp_path: Path) -> None:
@@ -330,6 +350,7 @@ def test_an_upload_that_took_the_last_space_of_the_database_goes_when_there_is_s
         ballast = fill(disk)
         refused = held.end()
         assert refused.status in {503, 507}, refused.body
+        until(lambda: logged(site, SWEEP_FAILED), "a sweep to try it in vain")
         ballast.unlink()
         until(lambda: staged_bytes(site) == 0, "the bundle to be removed", GIVEN_UP_S)
         told = sent(after, send(site.url, after))
