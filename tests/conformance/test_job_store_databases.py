@@ -194,6 +194,17 @@ def test_a_method_that_fails_half_way_has_changed_nothing(store: SqlJobStore) ->
     assert (store.job(JOB), store.status(JOB)) == before
 
 
+def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
+    with using(url):
+        pass
+    # No page more than the empty tables have.
+    full = (*database.SQLITE_PRAGMAS, ("max_page_count", 1))
+    monkeypatch.setitem(database.OPTIONS["sqlite"], "pragmas", full)
+    with using(url) as store, pytest.raises(DatabaseDown, match="disk is full"):
+        store.adopt(JOB, Kind.INGEST, "a" * 100_000, tmp_path)
+
+
 def test_intents_whose_commit_was_not_answered_are_ours_when_asked_again(store: SqlJobStore) -> None:
     claim, other = claimed(store), claimed(store, 6)
     assert store._intend(claim, {0: 10, 1: 11}, mark=1) == {0, 1}

@@ -19,6 +19,8 @@ __all__ = ["retried"]
 
 #: What another try changes nothing of.  A disk that cannot be read is told by SQLite as the plain `DatabaseError`.
 FAULTS_OF_OURS = (peewee.DataError, peewee.IntegrityError, peewee.InternalError, peewee.ProgrammingError)
+#: What SQLite says to the end of a transaction that it ended by itself.
+ROLLED_BACK = ("cannot rollback", "no such savepoint")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +52,7 @@ def retried(*, atomic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         raise
                     _forget_connections()
                     if last:
-                        msg = f"The database cannot be used now: {fault}"
+                        msg = f"The database cannot be used now: {_cause(fault)}"
                         raise DatabaseDown(msg) from fault
             raise AssertionError  # the loop returns or raises
 
@@ -70,6 +72,13 @@ def _session(*, atomic: bool) -> Iterator[None]:
         mode = ("IMMEDIATE",) if isinstance(DB.obj, peewee.SqliteDatabase) else ()
         with DB.atomic(*mode):
             yield
+
+
+def _cause(fault: BaseException) -> BaseException:
+    """What began it: SQLite rolls back by itself when its disk is full, and the rollback that follows fails."""
+    while str(fault).startswith(ROLLED_BACK) and fault.__context__ is not None:
+        fault = fault.__context__
+    return fault
 
 
 def _forget_connections() -> None:
