@@ -69,4 +69,4 @@ def test_a_job_is_changed_by_replacing_it() -> None:
     claim = Claim(job=dataclasses.replace(job, epoch=1), epoch=1)
     assert claim.job_id == job.job_id
     with pytest.raises(dataclasses.FrozenInstanceError):
-        job.epoch = 2  # type: ignore[misc]
+        job.epoch = 2  # type: ignore[misc]  # it is frozen: that is the test

@@ -139,8 +139,8 @@ class _AnswersBeforeTheFile(Intake):
     def _receive(self, upload: Upload, job_id: int, owner: str, body: Body) -> Receipt:
         found = self._write(upload, job_id, owner, body)
         self._open = upload
-        folder: Path = self._staging.folder  # type: ignore[attr-defined]
-        name: str = upload._name  # type: ignore[attr-defined]
+        folder: Path = self._staging.folder  # type: ignore[attr-defined]  # of the double
+        name: str = upload._name  # type: ignore[attr-defined]  # of the double
         return Receipt(path=folder / name, size_bytes=found)
 
     def hint(self, job: Job) -> None:
@@ -154,7 +154,7 @@ class _AnswersBeforeTheRow(Intake):
 
     def _commit(self, job_id: int, kind: Kind, owner: str, receipt: Receipt, mark: RequestMark | None) -> Job:
         self._row = (job_id, kind, owner, receipt, mark)
-        jobs: dict[int, Job] = self._store.jobs  # type: ignore[attr-defined]
+        jobs: dict[int, Job] = self._store.jobs  # type: ignore[attr-defined]  # of the double
         return jobs[job_id]
 
     def hint(self, job: Job) -> None:
@@ -178,7 +178,7 @@ class _NeverWaits(Pipeline):
 class _KeepsNothing(Pipeline):
     def _guard(self, work: Work) -> None:
         super()._guard(work)
-        jobs: dict[int, Job] = self._store.jobs  # type: ignore[attr-defined]
+        jobs: dict[int, Job] = self._store.jobs  # type: ignore[attr-defined]  # of the double
         if jobs[work.job_id].phase is Phase.FAILED:
             self._staging.remove(Path(work.job.path))
 
