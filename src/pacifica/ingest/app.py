@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pacifica.ingest import orm
+from pacifica.ingest.admission import Admission
+from pacifica.ingest.bundle import Limits
 from pacifica.ingest.config import Settings, load_settings
 from pacifica.ingest.core.errors import Unavailable
 from pacifica.ingest.core.jobs import Claim
@@ -29,21 +31,36 @@ from pacifica.ingest.local.ids import LocalIds
 from pacifica.ingest.local.lock import FolderLock
 from pacifica.ingest.local.policy import LocalPolicy
 from pacifica.ingest.local.pool import Pool, PoolQueue, Wakeup
+from pacifica.ingest.local.root import DatabaseMemory
 from pacifica.ingest.neighbours.archive import HttpArchive
 from pacifica.ingest.neighbours.metadata import HttpCatalogue
 from pacifica.ingest.neighbours.policy import HttpPolicy
 from pacifica.ingest.neighbours.uniqueid import HttpIds
 from pacifica.ingest.pipeline import Neighbours, Pipeline, Rules
-from pacifica.ingest.ports import Archive, Catalogue, Ids, JobStore, Policy, Queue, Staging
-from pacifica.ingest.queue import CeleryQueue
+from pacifica.ingest.ports import Archive, Catalogue, Clock, Ids, JobStore, Policy, Queue, Staging
 from pacifica.ingest.recovery import Recovery
 from pacifica.ingest.retention import Retention
 from pacifica.ingest.staging import FolderStaging
 from pacifica.ingest.store import SqlJobStore
+from pacifica.ingest.submitter import SubmitterPolicy
 
-__all__ = ["Service", "archive_folder", "compose", "current", "forget", "standalone", "sweeping", "use", "worker_name"]
+__all__ = [
+    "Service",
+    "archive_folder",
+    "compose",
+    "current",
+    "forget",
+    "limits",
+    "standalone",
+    "sweeping",
+    "use",
+    "worker_name",
+]
 
 logger = logging.getLogger(__name__)
+
+#: An upload is not given up sooner, in seconds, however short `upload_timeout` is: it shows life every five.
+SHORTEST_UPLOAD_LEASE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +76,7 @@ class Service:
         pipeline: carries claimed jobs.
         recovery: picks up what a crash left.
         retention: removes what is too old.
+        stopping: set when this process is to end, so that nobody waits any longer.
 
     """
 
@@ -70,6 +88,7 @@ class Service:
     pipeline: Pipeline
     recovery: Recovery
     retention: Retention
+    stopping: threading.Event
 
     def claim(self, job_id: int) -> Claim | None:
         """Claim a job for this process; None when it is not due, or another was faster."""
@@ -109,17 +128,21 @@ def compose(settings: Settings, queue: Queue | None = None) -> Service:
     clock = SystemClock()
     store = SqlJobStore(clock)
     staging = FolderStaging(settings.ingest.volume_path, settings.ingest.keep_free)
+    catalogue = _catalogue(settings)
     neighbours = Neighbours(
-        ids=_ids(settings), policy=_policy(settings), archive=_archive(settings), catalogue=_catalogue(settings)
+        ids=_ids(settings), policy=_policy(settings, catalogue), archive=_archive(settings), catalogue=catalogue
     )
-    queue = queue or (_NoQueue() if settings.standalone else CeleryQueue(clock))
+    queue = queue or _queue(settings, clock)
     rules = Rules(
         verify=settings.archiveinterface.verify,
         move_roots=settings.move_roots,
         chunk_bytes=settings.ingest.transfer_size,
         retry_for_s=settings.ingest.retry_for,
         lease_s=settings.ingest.lease,
+        limits=limits(settings),
+        min_hash=settings.ingest.min_hash,
     )
+    stopping = threading.Event()
     return Service(
         settings=settings,
         store=store,
@@ -131,7 +154,13 @@ def compose(settings: Settings, queue: Queue | None = None) -> Service:
             ids=neighbours.ids,
             queue=queue,
             clock=clock,
+            pause=stopping.wait,
             max_bytes=settings.ingest.max_upload_size,
+            admission=Admission(
+                most=settings.ingest.max_uploads,
+                most_per_user=settings.ingest.max_uploads_per_user,
+                nobody=settings.ingest.default_user,
+            ),
         ),
         pipeline=Pipeline(store=store, staging=staging, neighbours=neighbours, clock=clock, rules=rules),
         recovery=Recovery(
@@ -140,7 +169,7 @@ def compose(settings: Settings, queue: Queue | None = None) -> Service:
             queue=queue,
             clock=clock,
             lease_s=settings.ingest.lease,
-            upload_lease_s=2.0 * settings.ingest.upload_timeout,
+            upload_lease_s=max(2.0 * settings.ingest.upload_timeout, SHORTEST_UPLOAD_LEASE_S),
         ),
         retention=Retention(
             store=store,
@@ -149,6 +178,7 @@ def compose(settings: Settings, queue: Queue | None = None) -> Service:
             catalogue=neighbours.catalogue,
             keep_s=settings.ingest.keep_failed * 86_400.0,
         ),
+        stopping=stopping,
     )
 
 
@@ -202,14 +232,14 @@ def standalone(settings: Settings, folder: Path, prepare: Callable[[], None]) ->
 
     """
     with FolderLock(folder):
-        pool = Pool(partial(_work, settings, prepare), settings.ingest.workers)
+        pool = Pool(partial(_work, settings, prepare), settings.ingest.workers, imports=[__name__])
         service = compose(settings, PoolQueue(pool))
         use(service)
-        orm.OrmSync.update_tables()
+        orm.prepare_schema(create=True)
         # The lock is ours, so whoever owned a job is dead.
         service.recovery.seize_all()
-        pool.start()
         try:
+            pool.start()
             with sweeping(service):
                 yield service
         finally:
@@ -221,6 +251,26 @@ def _work(settings: Settings, prepare: Callable[[], None], wakeup: Wakeup) -> No
     service = compose(settings)
     use(service)
     service.work(wakeup)
+
+
+def limits(settings: Settings) -> Limits:
+    """What a bundle, or the document of a move, may cost."""
+    section = settings.ingest
+    return Limits(
+        members=section.max_members,
+        name_length=section.max_name_length,
+        extended_bytes=section.max_extended_header,
+        metadata_bytes=section.max_metadata_size,
+    )
+
+
+def _queue(settings: Settings, clock: Clock) -> Queue:
+    if settings.standalone:
+        return _NoQueue()
+    # Celery takes a third of the time of all imports; a standalone service does without.
+    from pacifica.ingest.queue import CeleryQueue  # noqa: PLC0415
+
+    return CeleryQueue(clock)
 
 
 class _NoQueue:
@@ -235,7 +285,12 @@ def _ids(settings: Settings) -> Ids:
     return LocalIds() if _is_local(url) else HttpIds(url)
 
 
-def _policy(settings: Settings) -> Policy:
+def _policy(settings: Settings, catalogue: Catalogue) -> Policy:
+    judge, mode = _judge(settings), settings.ingest.enforce_submitter
+    return judge if mode == "off" else SubmitterPolicy(judge, catalogue, mode)
+
+
+def _judge(settings: Settings) -> Policy:
     url = settings.policy.ingest_url
     if not _is_local(url):
         return HttpPolicy(url, settings.ingest.auth_header)
@@ -246,7 +301,7 @@ def _policy(settings: Settings) -> Policy:
 def _archive(settings: Settings) -> Archive:
     section = settings.archiveinterface
     if section.url.startswith("file:"):
-        return FolderArchive(archive_folder(section.url))
+        return FolderArchive(archive_folder(section.url), DatabaseMemory())
     return HttpArchive(section.url, connections=section.connections, chunk_bytes=settings.ingest.transfer_size)
 
 

@@ -36,10 +36,10 @@ class Limits:
     """What a bundle may cost us; a bundle above any of these is refused.
 
     Attributes:
-        members: number of members, folders included.
+        members: number of members besides metadata.txt, folders included.
         name_length: length of a member's name as the tar spells it, in characters.
         extended_bytes: size of one extended header (PAX records or a GNU long name); it is read into memory.
-        metadata_bytes: size of metadata.txt; it is read into memory.
+        metadata_bytes: size of metadata.txt.
 
     """
 
@@ -178,8 +178,8 @@ class Bundle:
         """
         return self._file.fileno()
 
-    def metadata(self) -> bytes:
-        """The contents of metadata.txt.
+    def metadata(self) -> Iterator[bytes]:
+        """The contents of metadata.txt, in pieces.
 
         Raises:
             BadMetadata: the bundle has none.  Not retryable.
@@ -188,7 +188,7 @@ class Bundle:
         """
         if self._metadata is None:
             raise BadMetadata([f"The bundle has no {METADATA}."])
-        return b"".join(self.chunks(self._metadata))
+        return self.chunks(self._metadata)
 
     def chunks(self, member: Member, size: int = 1 << 20) -> Iterator[bytes]:
         """The member's bytes, in order.
@@ -328,7 +328,8 @@ class _Scan:
 
     def _body(self, header: Header, offset: int) -> bytes:
         if header.size > self._limits.extended_bytes:
-            header.refuse(f"an extended header of {header.size} bytes; at most {self._limits.extended_bytes} are read")
+            limit = f"at most {self._limits.extended_bytes} are read ([ingest] max_extended_header)"
+            header.refuse(f"an extended header of {header.size} bytes; {limit}")
         body = self._window.take(offset, padded(header.size))
         if len(body) < header.size:
             header.refuse("the bundle ends inside this extended header")
@@ -340,10 +341,11 @@ class _Scan:
     def _enter(self, entry: Entry, offset: int) -> None:
         name = entry.name
         self._count += 1
-        if self._count > self._limits.members:
-            refuse(f"more than {self._limits.members} members", name)
+        if self._count > self._limits.members and not is_metadata(name):
+            refuse(f"more than {self._limits.members} members ([ingest] max_members)", name)
         if len(name) > self._limits.name_length:
-            refuse(f"a name of {len(name)} characters; at most {self._limits.name_length} are allowed", name)
+            limit = f"at most {self._limits.name_length} are allowed ([ingest] max_name_length)"
+            refuse(f"a name of {len(name)} characters; {limit}", name)
         if offset + padded(entry.size) > self._file.size:
             refuse(f"the bundle ends inside this member of {entry.size} bytes", name)
         if not entry.is_file:
@@ -360,8 +362,10 @@ class _Scan:
     def _enter_metadata(self, entry: Entry, offset: int) -> bool:
         """Keep metadata.txt; False when there is one."""
         if entry.size > self._limits.metadata_bytes:
-            refuse(f"metadata of {entry.size} bytes; at most {self._limits.metadata_bytes} are read", entry.name)
+            limit = f"at most {self._limits.metadata_bytes} are read ([ingest] max_metadata_size)"
+            refuse(f"metadata of {entry.size} bytes; {limit}", entry.name)
         new = self.metadata is None
+        self._count -= 1
         self.metadata = Member(path=METADATA, offset=offset, size=entry.size, mtime=entry.mtime)
         return new
 

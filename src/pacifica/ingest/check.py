@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 from pacifica.ingest.bundle import Bundle, Member
 from pacifica.ingest.core.errors import FaultyBundle
-from pacifica.ingest.core.metadata import Document, FileEntry
+from pacifica.ingest.core.files import FileEntry
+from pacifica.ingest.core.metadata import Document
 from pacifica.ingest.core.states import Step
 from pacifica.ingest.work import Work
 
 __all__ = ["check_bundle", "check_catalogue"]
 
 
-def check_bundle(bundle: Bundle, document: Document, work: Work, chunk_bytes: int) -> None:
+def check_bundle(bundle: Bundle, document: Document, work: Work, chunk_bytes: int, min_hash: str) -> None:
     """Compare every file with what the metadata says of it.
 
     Args:
@@ -24,13 +25,19 @@ def check_bundle(bundle: Bundle, document: Document, work: Work, chunk_bytes: in
         document: its metadata.
         work: told one unit for each byte read and each file.
         chunk_bytes: how much is read at a time.
+        min_hash: the weakest hash type that is taken; empty: any.
 
     Raises:
         FaultyBundle: all faults at once; under the step in which 0.4.1 would have failed.  Not retryable.
 
     """
-    faults = [fault for entry in document.files for fault in _file_faults(bundle, entry, work, chunk_bytes)]
-    unnamed = bundle.members.keys() - {entry.path for entry in document.files}
+    faults: list[str] = []
+    for entry in document.files:
+        weakness = entry.digest.weakness(min_hash) if entry.digest else None
+        if weakness:
+            faults.append(f"{entry.path!r}: {weakness} ([ingest] min_hash)")
+        faults += _file_faults(bundle, entry, work, chunk_bytes)
+    unnamed = bundle.members.keys() - set(document.files.paths)
     others = [f"{path!r} is in the bundle, but the metadata does not name it" for path in sorted(unnamed)]
     if faults:
         raise FaultyBundle([*faults, *others, *document.faults])

@@ -8,26 +8,56 @@ import logging
 import os
 from configparser import ConfigParser, Error
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pacifica.ingest import globals as files
+from pacifica.ingest.core.digests import ALGORITHMS
 from pacifica.ingest.core.errors import BadConfiguration
 from pacifica.ingest.core.sizes import parse_size
+from pacifica.ingest.core.text import masked
 
-__all__ = ["Key", "Settings", "get_config", "keys", "load_settings", "standalone_settings"]
+__all__ = [
+    "UNIX",
+    "IngestSection",
+    "Key",
+    "Peer",
+    "Settings",
+    "get_config",
+    "keys",
+    "load_settings",
+    "standalone_settings",
+]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Env:
-    """The environment variable of a key."""
+    """The environment variable of a key.
+
+    Attributes:
+        name: of the variable.
+        secret: the value may carry a password: then a variable of this name and `_FILE` may name a file that has it.
+
+    """
 
     name: str
+    secret: bool = False
+
+    @property
+    def file(self) -> str:
+        """The variable that names a file."""
+        return f"{self.name}_FILE"
+
+
+#: Whoever connects through a Unix socket.
+UNIX: Final = "unix"
+Peer = IPv4Network | IPv6Network | Literal["unix"]
 
 
 def _url(*schemes: str) -> AfterValidator:
@@ -72,6 +102,30 @@ def _all_rooted(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(_rooted(path) for path in paths)
 
 
+def _algorithm(value: str) -> str:
+    if value and value.lower() not in ALGORITHMS:
+        msg = f"expected nothing or {' or '.join(ALGORITHMS)}"
+        raise ValueError(msg)
+    return value.lower()
+
+
+def _peers(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(_peer(part.strip()) for part in value.split(",") if part.strip())
+    return value
+
+
+def _peer(text: str) -> Peer:
+    if text == UNIX:
+        return UNIX
+    try:
+        return ip_network(text)
+    except ValueError as fault:
+        msg = f"expected addresses or networks, as 10.1.2.3 or 10.1.2.0/24, or {UNIX}, separated by commas; {fault}"
+        raise ValueError(msg) from fault
+
+
+Peers = Annotated[tuple[Peer, ...], BeforeValidator(_peers)]
 Folder = Annotated[Path, AfterValidator(_rooted)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 Folders = Annotated[tuple[Path, ...], BeforeValidator(_paths), AfterValidator(_all_rooted)]
@@ -91,7 +145,19 @@ class IngestSection(Section):
         "X-Http-Authed-User", description="request header that carries the authenticated user"
     )
     default_user: Annotated[Text, Env("INGEST_DEFAULT_USER")] = Field(
-        "root", description="the user of a request without that header"
+        "anonymous", description="the user of a request without that header"
+    )
+    trusted_proxies: Annotated[Peers, Env("INGEST_TRUSTED_PROXIES")] = Field(
+        "127.0.0.0/8, ::1, unix",
+        validate_default=True,
+        description="addresses and networks, separated by commas, from which that header is believed; empty: from nobody",
+    )
+    enforce_submitter: Annotated[Literal["off", "warn", "on"], Env("INGEST_ENFORCE_SUBMITTER")] = Field(
+        "off", description="whether who submits must be the authenticated user: off, warn (in the log) or on"
+    )
+    own_jobs_only: Annotated[bool, Env("INGEST_OWN_JOBS_ONLY")] = Field(
+        False,
+        description="get_state tells a user nothing of the jobs of others",
     )
     transfer_size: Annotated[Size, Env("TRANSFER_SIZE"), Field(ge=4096)] = Field(
         "4 Mb", validate_default=True, description="bytes moved at a time"
@@ -103,11 +169,38 @@ class IngestSection(Section):
     max_upload_size: Annotated[Size, Env("INGEST_MAX_UPLOAD_SIZE")] = Field(
         "0 B", validate_default=True, description="largest body taken; 0 is no limit"
     )
+    max_metadata_size: Annotated[Size, Env("INGEST_MAX_METADATA_SIZE"), Field(ge=4096)] = Field(
+        "512 Mb", validate_default=True, description="largest metadata.txt, or document of a move"
+    )
+    max_members: Annotated[int, Env("INGEST_MAX_MEMBERS"), Field(ge=1)] = Field(
+        1_000_000, description="most members of a bundle besides metadata.txt, folders included"
+    )
+    max_name_length: Annotated[int, Env("INGEST_MAX_NAME_LENGTH"), Field(ge=1, le=65536)] = Field(
+        4096, description="longest name of a member, in characters"
+    )
+    max_extended_header: Annotated[Size, Env("INGEST_MAX_EXTENDED_HEADER"), Field(ge=512)] = Field(
+        "1 Mb", validate_default=True, description="largest extended header of a member; read into memory"
+    )
+    min_hash: Annotated[str, Env("INGEST_MIN_HASH"), AfterValidator(_algorithm)] = Field(
+        "", description="weakest hashtype that a file may have; empty: any"
+    )
     keep_free: Annotated[Size, Env("INGEST_KEEP_FREE")] = Field(
         "64 Mb", validate_default=True, description="space on volume_path that no upload may use up"
     )
     upload_timeout: Annotated[int, Env("INGEST_UPLOAD_TIMEOUT"), Field(ge=1)] = Field(
         300, description="seconds that a sender may pause within a request"
+    )
+    min_rate: Annotated[Size, Env("INGEST_MIN_RATE")] = Field(
+        "100 B", validate_default=True, description="least bytes per second of a request, on the average; 0: any"
+    )
+    min_rate_after: Annotated[int, Env("INGEST_MIN_RATE_AFTER"), Field(ge=0)] = Field(
+        300, description="seconds in which a request may be slower than that"
+    )
+    max_uploads: Annotated[int, Env("INGEST_MAX_UPLOADS"), Field(ge=0, le=1000)] = Field(
+        64, description="uploads received at once by one server process; 0: as many as it has threads"
+    )
+    max_uploads_per_user: Annotated[int, Env("INGEST_MAX_UPLOADS_PER_USER"), Field(ge=0)] = Field(
+        32, description="of these for one user whom a request names; 0: no limit"
     )
     move_roots: Annotated[Folders, Env("INGEST_MOVE_ROOTS")] = Field(
         (), description="folders, separated by commas, that the sources of a move must lie under; empty: volume_path"
@@ -129,7 +222,7 @@ class IngestSection(Section):
 class UniqueIDSection(Section):
     """[uniqueid]: who gives out numbers."""
 
-    url: Annotated[str, Env("UNIQUEID_URL"), _url("http", "https", "local")] = Field(
+    url: Annotated[str, Env("UNIQUEID_URL", secret=True), _url("http", "https", "local")] = Field(
         "http://127.0.0.1:8051", description="the UniqueID service, or local:"
     )
 
@@ -137,7 +230,7 @@ class UniqueIDSection(Section):
 class PolicySection(Section):
     """[policy]: who may submit what."""
 
-    ingest_url: Annotated[str, Env("POLICY_INGEST_URL"), _url("http", "https", "local")] = Field(
+    ingest_url: Annotated[str, Env("POLICY_INGEST_URL", secret=True), _url("http", "https", "local")] = Field(
         "http://127.0.0.1:8181/ingest", description="the Policy service, or local: with an optional path of a rule file"
     )
 
@@ -145,7 +238,7 @@ class PolicySection(Section):
 class ArchiveSection(Section):
     """[archiveinterface]: who keeps the bytes."""
 
-    url: Annotated[str, Env("ARCHIVEINTERFACE_URL"), _url("http", "https", "file")] = Field(
+    url: Annotated[str, Env("ARCHIVEINTERFACE_URL", secret=True), _url("http", "https", "file")] = Field(
         "http://127.0.0.1:8080", description="the Archive Interface, or file:// with an absolute folder"
     )
     verify: Annotated[Literal["full", "size", "none"], Env("ARCHIVEINTERFACE_VERIFY")] = Field(
@@ -159,7 +252,7 @@ class ArchiveSection(Section):
 class MetadataSection(Section):
     """[metadata]: who keeps the catalogue."""
 
-    ingest_url: Annotated[str, Env("METADATA_INGEST_URL"), _url("http", "https", "local")] = Field(
+    ingest_url: Annotated[str, Env("METADATA_INGEST_URL", secret=True), _url("http", "https", "local")] = Field(
         "http://127.0.0.1:8121/ingest", description="the Metadata service, or local:"
     )
 
@@ -167,7 +260,7 @@ class MetadataSection(Section):
 class DatabaseSection(Section):
     """[database]: where job states are kept."""
 
-    peewee_url: Annotated[Text, Env("PEEWEE_URL")] = Field(
+    peewee_url: Annotated[Text, Env("PEEWEE_URL", secret=True)] = Field(
         "sqliteext:///db.sqlite3", description="sqlite, sqliteext, postgresql or mysql URL"
     )
     connect_attempts: Annotated[int, Env("DATABASE_CONNECT_ATTEMPTS"), Field(ge=1)] = Field(
@@ -181,8 +274,10 @@ class DatabaseSection(Section):
 class CelerySection(Section):
     """[celery]: how work reaches the workers of a facility."""
 
-    broker_url: Annotated[Text, Env("BROKER_URL")] = Field("pyamqp://", description="RabbitMQ or Redis URL")
-    backend_url: Annotated[str, Env("BACKEND_URL")] = Field(
+    broker_url: Annotated[Text, Env("BROKER_URL", secret=True)] = Field(
+        "pyamqp://", description="RabbitMQ or Redis URL"
+    )
+    backend_url: Annotated[str, Env("BACKEND_URL", secret=True)] = Field(
         "rpc://", description="taken for compatibility and not used: job states are in the database"
     )
 
@@ -218,12 +313,14 @@ class Key:
         env: its environment variable.
         default: as it would be written in the file.
         meaning: one line.
+        env_file: the variable that may name a file with the value, empty when there is none.
 
     """
 
     section: str
     name: str
     env: str
+    env_file: str
     default: str
     meaning: str
 
@@ -236,9 +333,17 @@ def keys() -> list[Key]:
         if not (isinstance(model, type) and issubclass(model, Section)):
             continue
         for name, spec in model.model_fields.items():
-            env = next(part.name for part in spec.metadata if isinstance(part, Env))
-            default = "" if spec.default == () else str(spec.default)
-            found.append(Key(section=section, name=name, env=env, default=default, meaning=str(spec.description)))
+            env = next(part for part in spec.metadata if isinstance(part, Env))
+            found.append(
+                Key(
+                    section=section,
+                    name=name,
+                    env=env.name,
+                    env_file=env.file if env.secret else "",
+                    default="" if spec.default == () else str(spec.default),
+                    meaning=str(spec.description),
+                )
+            )
     return found
 
 
@@ -246,20 +351,42 @@ def get_config() -> ConfigParser:
     """All keys as a `ConfigParser`: defaults, then environment, then the file `globals.CONFIG_FILE`.
 
     Raises:
-        BadConfiguration: the file is no INI file, or cannot be read; not retryable.
+        BadConfiguration: the file is no INI file, or cannot be read, or a file of a secret cannot; not retryable.
 
     """
     parser = ConfigParser()
     for key in keys():
         if not parser.has_section(key.section):
             parser.add_section(key.section)
-        parser.set(key.section, key.name, (os.environ.get(key.env) or key.default).replace("%", "%%"))
+        parser.set(key.section, key.name, (_environment(key) or key.default).replace("%", "%%"))
     try:
         parser.read(files.CONFIG_FILE, encoding="utf-8")
     except (Error, OSError, UnicodeDecodeError) as fault:
         msg = f"{files.CONFIG_FILE}: {fault}"
         raise BadConfiguration(msg) from fault
     return parser
+
+
+def _environment(key: Key) -> str:
+    """What the environment says of a key, itself or by a file; empty when it says nothing.
+
+    Raises:
+        BadConfiguration: it says both, or the file cannot be read; not retryable.
+
+    """
+    value = os.environ.get(key.env, "")
+    place = os.environ.get(key.env_file, "") if key.env_file else ""
+    if not place:
+        return value
+    if value:
+        msg = f"environment variables {key.env} and {key.env_file} are both set: take one away."
+        raise BadConfiguration(msg)
+    try:
+        return Path(place).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = fault.strerror if isinstance(fault, OSError) else "it is no text in UTF-8"
+        msg = f"environment variable {key.env_file} names a file that cannot be read: {place}: {reason}"
+        raise BadConfiguration(msg) from fault
 
 
 def load_settings() -> Settings:
@@ -318,7 +445,7 @@ def _line(error: dict[str, Any], values: dict[str, dict[str, str]]) -> str:
     key = next(key for key in keys() if (key.section, key.name) == (section, name))
     value = values.get(section, {}).get(name, "")
     allowed = str(error["msg"]).removeprefix("Value error, ")
-    return f"{_origin(key)}: [{section}] {name} = {_masked(value)!r}: {allowed} ({key.meaning})"
+    return f"{_origin(key)}: [{section}] {name} = {masked(value)!r}: {allowed} ({key.meaning})"
 
 
 def _origin(key: Key) -> str:
@@ -327,13 +454,9 @@ def _origin(key: Key) -> str:
     file.read(files.CONFIG_FILE, encoding="utf-8")
     if file.has_option(key.section, key.name):
         return files.CONFIG_FILE
+    if key.env_file and os.environ.get(key.env_file):
+        return f"file of environment variable {key.env_file}"
     return f"environment variable {key.env}" if key.env in os.environ else "default"
-
-
-def _masked(value: str) -> str:
-    """A URL without its password."""
-    parts = urlsplit(value) if "://" in value else None
-    return value.replace(f":{parts.password}@", ":***@") if parts and parts.password else value
 
 
 def _checked_file() -> ConfigParser:

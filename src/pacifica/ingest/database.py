@@ -4,9 +4,10 @@ Not the tables (`orm`) and not what is done in them (`store`, `local`).  Importi
 configured database.
 """
 
+import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +17,19 @@ from playhouse import db_url
 from pacifica.ingest import config
 from pacifica.ingest.core.errors import BadConfiguration
 
-__all__ = ["DB", "alone", "connected", "insert_once", "open_database", "use_database"]
+__all__ = [
+    "DB",
+    "alone",
+    "change",
+    "connected",
+    "found",
+    "insert",
+    "insert_new",
+    "insert_once",
+    "open_database",
+    "queued",
+    "use_database",
+]
 
 #: Connections of one process at most; each is used for one short transaction at a time.
 MAX_CONNECTIONS = 10
@@ -76,6 +89,7 @@ class _ConfiguredDatabase(peewee.DatabaseProxy):
 
 
 _opening = [threading.RLock()]
+_writing = [threading.RLock()]
 DB = _ConfiguredDatabase()
 _url_in_use: list[str] = []
 #: Connections that a fork inherited: closing them here would end the parent's sessions, so they are kept and not touched.
@@ -109,6 +123,26 @@ def open_database(url: str) -> Any:  # noqa: ANN401 (peewee has no types)
         raise BadConfiguration(msg) from fault
 
 
+@contextmanager
+def queued() -> Iterator[None]:
+    """Let the threads of this process write one after the other.
+
+    SQLite would have each of them look again after a pause, and another pause, and whoever comes meanwhile is faster.
+
+    Raises:
+        peewee.OperationalError: others write for longer than `SQLITE_BUSY_S` seconds; retryable.
+
+    """
+    lock = _writing[0]
+    if not lock.acquire(timeout=SQLITE_BUSY_S):
+        msg = "database is locked"
+        raise peewee.OperationalError(msg)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def use_database(url: str) -> None:
     """Let all models of this process work on the database of a URL."""
     database = open_database(url)
@@ -118,6 +152,7 @@ def use_database(url: str) -> None:
 
 def _after_fork() -> None:
     _opening[0] = threading.RLock()
+    _writing[0] = threading.RLock()
     if DB.obj is not None and _url_in_use:
         _inherited.append(DB.obj)
         use_database(_url_in_use[0])
@@ -175,13 +210,100 @@ def _mysql_lock(database: Any) -> Iterator[None]:  # noqa: ANN401 (peewee has no
 
 
 def insert_once(table: type[peewee.Model], **row: object) -> bool:
-    """Whether the key of a row was free; part of the caller's transaction.
+    """Whether the key of a row was free, and it was inserted; part of the caller's transaction."""
+    if _kind(table).endswith("MySQLDatabase"):
+        # INSERT IGNORE would also cut what is too long.
+        try:
+            with _of(table).atomic():
+                insert(table, **row)
+        except peewee.IntegrityError:
+            return False
+        return True
+    return _insert(table, row, once=True)
 
-    Not INSERT IGNORE: MySQL would also cut what is too long.
+
+# Building the text of a statement takes peewee longer than running it, so the texts of those that every request needs are
+# kept.
+
+
+def found(table: type[peewee.Model], key: object) -> Any:  # noqa: ANN401 (peewee has no types)
+    """The row of a primary key, or None; part of the caller's session."""
+    row = _of(table).execute_sql(_selection(_kind(table), table), (key,)).fetchone()
+    if row is None:
+        return None
+    fields = table._meta.sorted_fields
+    values = {field.name: field.python_value(value) for field, value in zip(fields, row, strict=True)}
+    return table(__no_default__=1, **values)
+
+
+def insert(table: type[peewee.Model], **row: object) -> None:
+    """Insert a row, with the defaults of its table; part of the caller's transaction.
+
+    Raises:
+        peewee.IntegrityError: the key is taken; not retryable.
+
     """
-    try:
-        with table._meta.database.atomic():
-            table.insert(**row).execute()
-    except peewee.IntegrityError:
-        return False
-    return True
+    _insert(table, row)
+
+
+def _insert(table: type[peewee.Model], row: Mapping[str, object], *, once: bool = False) -> bool:
+    values = table(**row).__data__
+    text = _row_insertion(_kind(table), table, tuple(values), once=once)
+    return bool(_of(table).execute_sql(text, _written(table, values)).rowcount)
+
+
+def change(table: type[peewee.Model], key: object, **row: object) -> bool:
+    """Whether there was a row of a primary key to be changed; part of the caller's transaction."""
+    columns = tuple(field.name for field in table._meta.sorted_fields if field.name in row)
+    values = _written(table, {column: row[column] for column in columns})
+    return bool(_of(table).execute_sql(_change(_kind(table), table, columns), [*values, key]).rowcount)
+
+
+def _of(table: type[peewee.Model]) -> Any:  # noqa: ANN401 (peewee has no types)
+    """The database of a table: that of this process, or another to which a caller bound it."""
+    return table._meta.database
+
+
+def _kind(table: type[peewee.Model]) -> str:
+    """What a text is written for."""
+    database = _of(table)
+    return type(database.obj if database is DB else database).__name__
+
+
+def _written(table: type[peewee.Model], row: Mapping[str, object]) -> list[object]:
+    return [table._meta.fields[column].db_value(value) for column, value in row.items()]
+
+
+@functools.lru_cache(maxsize=32)
+def _selection(_for: str, table: type[peewee.Model]) -> str:
+    text: str = table.select(*table._meta.sorted_fields).where(table._meta.primary_key == 0).sql()[0]
+    return text
+
+
+@functools.lru_cache(maxsize=32)
+def _row_insertion(_for: str, table: type[peewee.Model], columns: tuple[str, ...], *, once: bool) -> str:
+    query = table.insert_many([[None] * len(columns)], fields=[getattr(table, name) for name in columns])
+    text: str = (query.on_conflict_ignore() if once else query).sql()[0]
+    return text
+
+
+@functools.lru_cache(maxsize=32)
+def _change(_for: str, table: type[peewee.Model], columns: tuple[str, ...]) -> str:
+    nothing = {getattr(table, column): 0 for column in columns}
+    text: str = table.update(nothing).where(table._meta.primary_key == 0).sql()[0]
+    return text
+
+
+def insert_new(table: type[peewee.Model], columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
+    """Insert those of some rows whose key is free, as one statement; part of the caller's transaction."""
+    if rows:
+        text = _insertion(type(DB.obj).__name__, table, columns, len(rows))
+        DB.execute_sql(text, [value for row in rows for value in row])
+
+
+@functools.lru_cache(maxsize=32)
+def _insertion(_kind: str, table: type[peewee.Model], columns: tuple[str, ...], count: int) -> str:
+    nothing = [[0] * len(columns)] * count
+    fields = [getattr(table, column) for column in columns]
+    text: str = table.insert_many(nothing, fields=fields).on_conflict_ignore().sql()[0]
+    return text

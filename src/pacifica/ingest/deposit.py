@@ -7,14 +7,15 @@ most once, and a copy counts only when it was read back.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from pacifica.ingest.bundle import Bundle
 from pacifica.ingest.core.errors import ArchiveMismatch, NeighbourDown, Stopping, Unavailable
-from pacifica.ingest.core.metadata import FileEntry
-from pacifica.ingest.ports import Archive, IdMode, Ids, JobStore, Parcel, Progress
+from pacifica.ingest.core.files import FileEntry, Files
+from pacifica.ingest.ports import Archive, IdMode, Ids, JobStore, Parcel, Progress, Shipment
 from pacifica.ingest.work import Work
 
 __all__ = ["SILENCE_S", "Depot", "windows"]
@@ -47,13 +48,13 @@ class Depot:
     archive: Archive
     verify: str
 
-    def deposit(self, bundle: Bundle, holder: Path, entries: Sequence[FileEntry], work: Work) -> None:
+    def deposit(self, bundle: Bundle, holder: Path, files: Files, work: Work) -> None:
         """Archive those files of a checked bundle that are not archived yet.
 
         Args:
             bundle: the staged bundle; each entry is a member of it.
             holder: its path.
-            entries: the files.
+            files: all of them.
             work: told one unit for each byte sent or read back, and for each file.
 
         Raises:
@@ -62,19 +63,26 @@ class Depot:
         """
         self.store.abandon(work.claim)
         archived = self.store.file_ids(work.job_id)
-        for entry in entries:
-            if entry.seq in archived:
-                work.advance(self.units(entry))
-        left = [entry for entry in entries if entry.seq not in archived]
-        numbers = self.numbers(len(left), work)
+        for seq in archived:
+            work.advance(self.units(files[seq]))
+        left = (files[seq] for seq in range(len(files)) if seq not in archived)
+        numbers = self.numbers(len(files) - len(archived), work)
         for window in windows(left):
             chosen = self.intend(window, numbers, work)
             self._send([_parcel(bundle, holder, entry, chosen[entry.seq]) for entry in window], work)
 
+    def let_go(self, file_ids: Collection[int], work: Work) -> None:
+        """Never use these intents, under which surely nothing of ours lies: what somebody else has there is not garbage."""
+        if file_ids:
+            self.store.void(work.claim, file_ids)
+
     def units(self, entry: FileEntry) -> int:
         """How much `deposit` advances the work by one file."""
-        passes = 2 if self.verify == "full" else 1
-        return passes * (entry.size_bytes or 0) + 1
+        return self._passes * (entry.size_bytes or 0) + 1
+
+    def units_of(self, files: Files) -> int:
+        """How much it advances by all files."""
+        return self._passes * files.total_bytes + len(files)
 
     def numbers(self, count: int, work: Work) -> Iterator[int]:
         """Candidates for archive ids, about `count` of them; endless, as some may turn out to be taken."""
@@ -101,14 +109,10 @@ class Depot:
                 raise NeighbourDown("uniqueid", reason)
         return chosen
 
-    def read_back(self, parcel: Parcel, work: Work) -> None:
-        """Compare the archive's copy with what was sent, as far as `verify` says; raises as `compare`."""
-        if self.verify == "full":
-            self.compare(parcel, work, work.advance)
-        elif self.verify == "size":
-            with work.patience(SILENCE_S):
-                size = self.archive.size(parcel.file_id)
-            _compare(parcel, parcel.digest.value, size)
+    @property
+    def _passes(self) -> int:
+        """How often each byte crosses the network."""
+        return 2 if self.verify == "full" else 1
 
     def compare(self, parcel: Parcel, work: Work, progress: Progress) -> None:
         """Compare length and digest of the archive's copy, and tell `progress` what was read.
@@ -118,7 +122,9 @@ class Depot:
 
         """
         with work.patience(SILENCE_S):
-            digest, size = self.archive.digest(parcel.file_id, parcel.digest.algorithm, progress)
+            digest, size = self.archive.digest(
+                parcel.file_id, parcel.digest.algorithm, progress, most_bytes=parcel.size_bytes
+            )
         _compare(parcel, digest, size)
 
     def _free_range(self, count: int) -> range:
@@ -132,38 +138,71 @@ class Depot:
         raise NeighbourDown("uniqueid", reason)
 
     def _send(self, parcels: Sequence[Parcel], work: Work) -> None:
-        sent: list[Parcel] = []
+        shipment = Shipment()
         try:
-            for parcel in parcels:
-                with work.patience(SILENCE_S):
-                    self.archive.store(parcel, work.advance)
-                sent.append(parcel)
+            with work.patience(SILENCE_S):
+                self.archive.ship(parcels, work.advance, shipment)
         except (Unavailable, Stopping):
+            self.let_go(self._unused(parcels, shipment), work)
             # An archive that refuses one file in a hundred would never let a whole window pass.
-            self._confirm(sent, work)
+            self.confirm(shipment.stored, work, self.verify)
             raise
-        self._confirm(sent, work)
+        self.confirm(shipment.stored, work, self.verify)
 
-    def _confirm(self, parcels: Sequence[Parcel], work: Work) -> None:
-        """Read back what the archive took, and record it."""
+    def _unused(self, parcels: Sequence[Parcel], shipment: Shipment) -> list[int]:
+        """The ids of a window that surely hold nothing of ours."""
+        untouched = [parcel for parcel in parcels if parcel not in shipment.begun]
+        return [parcel.file_id for parcel in (*shipment.taken, *untouched)]
+
+    def confirm(self, parcels: Sequence[Parcel], work: Work, verify: str) -> None:
+        """Read back what the archive took, as far as `verify` says, and record it.
+
+        Raises:
+            ArchiveMismatch: one differs; those before it are recorded; retryable under another id.
+
+        """
         if not parcels:
             return
         with work.patience(SILENCE_S):
             self.archive.flush()
         whole: list[int] = []
         try:
-            for parcel in parcels:
-                self.read_back(parcel, work)
-                whole.append(parcel.file_id)
-                work.advance(1)
+            with work.finishing(), closing(self.verified(parcels, work, verify)) as verified:
+                for parcel in verified:
+                    whole.append(parcel.file_id)
+                    work.advance(1)
         finally:
             # What was read back well is safe, whatever became of the rest.  Recording nothing would end the series of
             # faults, and the job would wait for ever.
             if whole:
                 self.store.archived(work.claim, whole)
 
+    def verified(self, parcels: Sequence[Parcel], work: Work, verify: str) -> Generator[Parcel, None, None]:
+        """Those whose copy was compared with what was sent, as far as `verify` says; raises as `compare` at the first other."""
+        if verify == "none":
+            yield from parcels
+            return
+        with work.patience(SILENCE_S), closing(self._found(parcels, work, verify)) as found:
+            for parcel, (digest, size) in zip(parcels, found, strict=True):
+                _compare(parcel, digest, size)
+                yield parcel
+
+    def _found(
+        self, parcels: Sequence[Parcel], work: Work, verify: str
+    ) -> Generator[tuple[str, int | None], None, None]:
+        """Digest and size of what the archive has; the digest is taken for granted when only sizes are asked for."""
+        if verify == "full":
+            yield from self.archive.digests(parcels, work.advance)
+            return
+        with closing(self.archive.sizes([parcel.file_id for parcel in parcels])) as sizes:
+            for parcel, size in zip(parcels, sizes, strict=True):
+                yield parcel.digest.value, size
+
 
 def _compare(parcel: Parcel, digest: str, size: int | None) -> None:
+    if size is not None and size > parcel.size_bytes:
+        reason = f"it has more than {parcel.size_bytes} bytes there"
+        raise ArchiveMismatch(parcel.file_id, parcel.path, reason)
     if size != parcel.size_bytes:
         reason = f"it has {size} bytes there instead of {parcel.size_bytes}"
         raise ArchiveMismatch(parcel.file_id, parcel.path, reason)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from pacifica.ingest.core.errors import NoSpace
 
-__all__ = ["fsync_file", "fsync_folder", "make_folder", "space"]
+__all__ = ["CANNOT", "begin_writing_out", "fsync_file", "fsync_folder", "link", "make_folder", "publish", "space"]
 
+#: The file system has no hard links or denies this one, or the kernel cannot copy between these two files.
+CANNOT = {errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -28,6 +30,15 @@ def fsync_folder(folder: Path) -> None:
     _fsync(folder, os.O_RDONLY)
 
 
+def begin_writing_out(handle: int, offset: int, size_bytes: int) -> None:
+    """Let the kernel begin to write a part of an open file to the disk, and do not wait: the fsync that follows finds less.
+
+    Linux takes it so when it is told that the part will not be needed; what is not on the disk yet stays in memory, too.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, offset, size_bytes, os.POSIX_FADV_DONTNEED)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, durably; nothing happens when it is there."""
     if folder.is_dir():
@@ -35,6 +46,32 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     fsync_folder(folder.parent)
+
+
+def publish(temp: Path, final: Path) -> None:
+    """Give a finished file its name.  Raises `FileExistsError` when that is taken, and changes nothing then."""
+    try:
+        link(temp, final)
+    except OSError as fault:
+        if fault.errno not in CANNOT:
+            raise
+        # The file system has no links: nothing better is to be had than to look first.
+        if final.exists():
+            raise FileExistsError(final) from fault
+        temp.rename(final)
+
+
+def link(temp: Path, final: Path) -> None:
+    """The one step that cannot overwrite, on either system."""
+    if os.name == "nt":
+        temp.rename(final)
+        return
+    try:
+        os.link(temp, final)
+    except FileExistsError:
+        # A network file system that repeats a request complains about what its first try did.
+        if not final.samefile(temp):
+            raise
 
 
 def _fsync(path: Path, flags: int) -> None:

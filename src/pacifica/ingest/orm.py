@@ -7,6 +7,7 @@ documented `update_state` and `read_state` live here.  Importing opens nothing; 
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import pairwise
@@ -17,9 +18,10 @@ from playhouse.migrate import SchemaMigrator, migrate
 
 from pacifica.ingest import config
 from pacifica.ingest.core.errors import UnsafeSchema
+from pacifica.ingest.core.jobs import forced
 from pacifica.ingest.core.states import Phase, State, Step
-from pacifica.ingest.database import DB, alone, connected, insert_once
-from pacifica.ingest.tables import MAX_ID, TABLES_2_1, BaseModel, JobRow, is_in, is_needed, naive_utc
+from pacifica.ingest.database import DB, alone, change, connected, insert_once
+from pacifica.ingest.tables import COLUMNS_2_2, MAX_ID, TABLES, TABLES_2_2, BaseModel, JobRow, naive_utc
 
 __all__ = [
     "DB",
@@ -40,7 +42,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SCHEMA_MAJOR = 2
-SCHEMA_MINOR = 1
+SCHEMA_MINOR = 2
 
 #: Table options of MySQL: every character, compared exactly, in transactions.
 MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
@@ -137,7 +139,7 @@ class OrmSync:
     leaves a database alone that has its changes already, so that an interrupted migration can be run again.
     """
 
-    versions: ClassVar[list[tuple[int, int]]] = [(0, 0), (1, 0), (2, 0), (2, 1)]
+    versions: ClassVar[list[tuple[int, int]]] = [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]
 
     @staticmethod
     def dbconn_blocking() -> None:
@@ -187,16 +189,31 @@ class OrmSync:
         ended = (IngestState.state == State.FAILED) | done
         IngestState.update(complete=True).where(ended & ~IngestState.complete).execute()
         database = _database(IngestState)
-        mysql = isinstance(database, peewee.MySQLDatabase)
-        with database.bind_ctx(TABLES_2_1, bind_refs=False, bind_backrefs=False):
-            for table in TABLES_2_1:
-                table._meta.table_settings = MYSQL_TABLE if mysql else None
-                cls._create(table)
-        if mysql:
+        cls._create_all(TABLES)
+        if isinstance(database, peewee.MySQLDatabase):
             # A reason may hold any character; in a database of another character set it could not be written.
             database.execute_sql("ALTER TABLE ingeststate MODIFY exception TEXT CHARACTER SET utf8mb4 NOT NULL")
             # TEXT ends at 64 KiB.
             database.execute_sql("ALTER TABLE ingest_catalogue_transaction MODIFY entries LONGTEXT NOT NULL")
+
+    @classmethod
+    def update_2_1_to_2_2(cls) -> None:
+        """Add the tables and columns that our own lacked."""
+        database = _database(IngestState)
+        cls._create_all(TABLES_2_2)
+        migrator = SchemaMigrator.from_database(database)
+        for column in COLUMNS_2_2:
+            table = column.model._meta.table_name
+            if column.column_name not in {there.name for there in database.get_columns(table)}:
+                migrate(migrator.add_column(table, column.column_name, column))
+
+    @classmethod
+    def _create_all(cls, tables: Sequence[type[BaseModel]]) -> None:
+        database = _database(IngestState)
+        with database.bind_ctx(tables, bind_refs=False, bind_backrefs=False):
+            for table in tables:
+                table._meta.table_settings = MYSQL_TABLE if isinstance(database, peewee.MySQLDatabase) else None
+                cls._create(table)
 
     @staticmethod
     def _create(table: Any) -> None:  # noqa: ANN401 (peewee has no types)
@@ -236,11 +253,15 @@ class OrmSync:
                 row.save()
 
 
-def prepare_schema() -> None:
+def prepare_schema(*, create: bool = False) -> None:
     """Return when this code can work on the database.
 
-    A lower minor version lacks only tables beside the old ones: they are added here, so that swapping the package is
-    enough.
+    A lower minor version lacks only tables and columns beside the old ones: they are added here, so that swapping the
+    package is enough, and code of that version may still run meanwhile.  A higher one has more of both, and is left as it
+    is.
+
+    Args:
+        create: whether to make the tables where there are none, and to migrate those of an older major version.
 
     Raises:
         UnsafeSchema: another major version; the message says what to run.  Not retryable.
@@ -248,13 +269,13 @@ def prepare_schema() -> None:
     """
     with connected(_database(IngestState)):
         major, minor = IngestStateSystem.get_version()
-    if major != SCHEMA_MAJOR:
+    if major != SCHEMA_MAJOR and not (create and major < SCHEMA_MAJOR):
         msg = (
             f"The database has schema {major}.{minor}, this version needs {SCHEMA_MAJOR}.{SCHEMA_MINOR}: "
             "run `pacifica-ingest-cmd dbsync`."
         )
         raise UnsafeSchema(msg)
-    if minor < SCHEMA_MINOR:
+    if (major, minor) < (SCHEMA_MAJOR, SCHEMA_MINOR):
         OrmSync.update_tables()
 
 
@@ -267,7 +288,7 @@ def update_state(job_id: int | str | None, state: str, task: str, task_percent: 
     """Overwrite what clients are told of a job; makes the record when there is none.
 
     Documented, and the only forced move: an end stops the owner of the job, a live state wakes a job that had failed.
-    An id that is None, 0 or negative is ignored, as in 0.4.1.
+    An id that is None, 0 or negative is ignored, as in 0.4.1; so is a live state of a job that is over, with a warning.
     """
     if not job_id or int(job_id) < 0:
         return
@@ -275,8 +296,11 @@ def update_state(job_id: int | str | None, state: str, task: str, task_percent: 
     now = naive_utc()
     with connected(database), database.atomic():
         # A caller may have bound only the documented models to a database of its own.
-        if _database(JobRow) is database:
-            force_phase(int(job_id), state, complete=is_complete(state, task, task_percent), now=now)
+        is_ours = _database(JobRow) is database
+        complete = is_complete(state, task, task_percent)
+        if is_ours and not force_phase(int(job_id), state, complete=complete, now=now):
+            logger.warning("a live state of a job that is over is ignored", extra={"job_id": job_id, "step": task})
+            return
         write_state(int(job_id), state, task, task_percent, exception, now=now)
 
 
@@ -290,24 +314,36 @@ def write_state(job_id: int, state: str, task: str, percent: float, exception: s
         "complete": is_complete(state, task, percent),
         "updated": now,
     }
-    mine = IngestState.job_id == job_id
-    if IngestState.update(**values).where(mine).execute():
+    if change(IngestState, job_id, **values):
         return
     if not insert_once(IngestState, job_id=job_id, created=now, **values):
-        IngestState.update(**values).where(mine).execute()
+        change(IngestState, job_id, **values)
 
 
-def force_phase(job_id: int, state: str, *, complete: bool, now: datetime) -> None:
-    """Let our own record of a job follow a forced state; part of the caller's transaction."""
+def force_phase(job_id: int, state: str, *, complete: bool, now: datetime) -> bool:
+    """Let our own record of a job follow a forced state; part of the caller's transaction.
+
+    Returns:
+        whether the state fits the job, see `core.jobs.forced`; if not, nothing was changed.
+
+    """
     mine = JobRow.job_id == job_id
-    over = {"epoch": JobRow.epoch + 1, "worker": ""}
-    if complete:
-        phase = Phase.FAILED if state == State.FAILED else Phase.DONE
-        JobRow.update(phase=phase, **over).where(mine & ~is_in(Phase.DONE)).execute()
-    else:
-        # One whose bundle is being removed has nothing to go on with.
-        failed = mine & is_in(Phase.FAILED) & is_needed()
-        JobRow.update(phase=Phase.READY, not_before=now, hinted=now, lost_owners=0, **over).where(failed).execute()
+    # Changes nothing, but locks the row: an owner that ends the job at this moment comes before or after all of this.
+    JobRow.update(worker=JobRow.worker).where(mine).execute()
+    row = JobRow.get_or_none(mine)
+    if row is None:
+        return True
+    job = row.as_job()
+    phase = forced(job, state, complete=complete, is_needed=not row.unclean)
+    if phase is None:
+        return False
+    is_over = complete and job.phase is not Phase.DONE
+    if is_over or phase is not job.phase:
+        afresh = {"failing_since": None, "waiting_for": "", "lost_owners": 0, "not_before": now, "hinted": now}
+        # What there is of an upload is of no use to anybody.
+        unclean = bool(row.unclean) or job.phase is Phase.RECEIVING
+        JobRow.update(phase=phase, epoch=job.epoch + 1, worker="", unclean=unclean, **afresh).where(mine).execute()
+    return True
 
 
 def read_state(job_id: int | None) -> IngestState:

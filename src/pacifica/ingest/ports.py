@@ -5,8 +5,8 @@ know nothing else; `app` joins the two.  Every method may raise `Unavailable` (r
 each network call behind a port has a timeout.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "Receipt",
     "RegisteredFile",
     "RequestMark",
+    "Shipment",
     "SourceFile",
     "Staging",
     "Upload",
@@ -107,6 +108,22 @@ class Parcel:
     digest: Digest
 
 
+@dataclass(slots=True)
+class Shipment:
+    """How far parcels got that are sent together; filled in meanwhile, so it tells the truth also after an error.
+
+    Attributes:
+        begun: some of its bytes may have been sent; the others were not touched.
+        stored: the archive said that it has it.
+        taken: nothing of it was stored, as its id surely holds something else.
+
+    """
+
+    begun: list[Parcel] = field(default_factory=list)
+    stored: list[Parcel] = field(default_factory=list)
+    taken: list[Parcel] = field(default_factory=list)
+
+
 class Archive(Protocol):
     """Keeps bytes under a file id for ever."""
 
@@ -114,11 +131,32 @@ class Archive(Protocol):
         """Length in bytes of what lies under an id, None when nothing does."""
         ...
 
+    def sizes(self, file_ids: Sequence[int]) -> Generator[int | None, None, None]:
+        """Ask for several, in their order; each as `size` does."""
+        ...
+
     def store(self, parcel: Parcel, progress: Progress) -> None:
         """Store one parcel.
 
         Before: nothing was ever sent under this id.  After: the archive said that it has it.  On error: unknown; the id
         must not be used again.
+
+        Raises:
+            IdTaken: nothing was stored, as the id surely holds something else; retryable under another id.
+
+        """
+        ...
+
+    def ship(self, parcels: Sequence[Parcel], progress: Progress, shipment: Shipment) -> None:
+        """Store several parcels, each as `store` does.
+
+        After an error no more are begun, and it is raised when all others came to their end.
+
+        Args:
+            parcels: what is sent.
+            progress: told what was sent.
+            shipment: empty; told what became of each.
+
         """
         ...
 
@@ -127,19 +165,65 @@ class Archive(Protocol):
 
         After: the source is gone and the id holds its bytes.  On error: unknown, see `size`.  Called twice: an error,
         as the source is gone.
+
+        Raises:
+            IdTaken: nothing was moved, as the id surely holds something else; retryable under another id.
+
         """
         ...
 
-    def digest(self, file_id: int, algorithm: str, progress: Progress) -> tuple[str, int]:
-        """Read an object back: its hex digest and its length in bytes."""
+    def adopt_all(
+        self, parcels: Sequence[Parcel], ready: Callable[[], object], progress: Progress, shipment: Shipment
+    ) -> None:
+        """Take several sources, each as `adopt` does.
+
+        After an error no more are begun, and it is raised when all others came to their end.
+
+        Args:
+            parcels: their holders are the sources.
+            ready: called just before some are begun; its errors end it.
+            progress: told what was taken.
+            shipment: empty; told what became of each.
+
+        """
         ...
 
-    def remove(self, file_id: int) -> None:
-        """Remove what lies under an id; the caller knows that nobody needs it."""
+    def digest(
+        self, file_id: int, algorithm: str, progress: Progress, *, most_bytes: int | None = None
+    ) -> tuple[str, int]:
+        """Read an object back: its hex digest and its length in bytes.
+
+        Args:
+            file_id: of the object.
+            algorithm: of the digest.
+            progress: told what was read.
+            most_bytes: an object that turns out to be longer is not read on, as one may never end; the length is then
+                some number above this, and the digest that of no more than was read.
+
+        """
+        ...
+
+    def digests(self, parcels: Sequence[Parcel], progress: Progress) -> Generator[tuple[str, int], None, None]:
+        """Read several objects back, in their order, each as `digest` does with algorithm and length of its parcel.
+
+        The next one is read when it is asked for, or earlier.  Close it when you stop before its end.
+        """
+        ...
+
+    def remove(self, file_id: int) -> bool:
+        """Remove what lies under an id, and what is left of attempts to store it; the caller knows that nobody needs it.
+
+        Returns:
+            whether there was something; False only when surely nothing lies there now.
+
+        Raises:
+            NeighbourDown: it is not clear whether something lies there; retryable.
+
+        """
         ...
 
     def flush(self) -> None:
-        """Make durable what was stored since the last call; called before it counts as archived."""
+        """Make durable what this thread stored since its last call; called before it counts as archived."""
         ...
 
     def location(self, file_id: int) -> str:
@@ -186,6 +270,10 @@ class Catalogue(Protocol):
         """Those of some archive ids that any transaction has."""
         ...
 
+    def people_of(self, login: str) -> set[str] | None:
+        """The ids, as text, of the persons who have this login; None when no persons are kept here."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
@@ -225,7 +313,12 @@ class Upload(Protocol):
         ...
 
     def commit(self) -> Receipt:
-        """Make the file durable under its final name; an error leaves nothing behind."""
+        """Make the file durable under its final name; an error leaves nothing behind.
+
+        Raises:
+            ClaimLost: the partial file is gone, as recovery gave the upload up.
+
+        """
         ...
 
     def close(self) -> None:
@@ -236,12 +329,17 @@ class Upload(Protocol):
 class Staging(Protocol):
     """The landing zone: where bodies lie until they are archived."""
 
-    def admit(self, size_bytes: int | None) -> None:
-        """Return when a body of that length (None: unknown) has room.  Raises `NoSpace`."""
+    def admit(self, size_bytes: int | None) -> str:
+        """Return when a body of that length (None: unknown) has room.  Raises `NoSpace`.
+
+        Returns:
+            which landing zone this is, at most 64 characters; durable, and known to everybody who sees it.
+
+        """
         ...
 
-    def begin(self, job_id: int, kind: Kind) -> Upload:
-        """Open a new file for a job; only one party ever writes it.
+    def begin(self, job_id: int, kind: Kind, landing_zone: str) -> Upload:
+        """Open a new file for a job in that landing zone; only one party ever writes it.
 
         Raises:
             Conflict: a file of that name is there already, and not ours; take another number.
@@ -249,12 +347,26 @@ class Staging(Protocol):
         """
         ...
 
-    def discard(self, job_id: int, kind: Kind) -> None:
-        """Remove every trace of an upload.  Called twice: nothing happens."""
+    def is_here(self, path: Path, landing_zone: str) -> bool:
+        """Whether the landing zone that a staged file lies in is to be seen; one that is not known ("") counts as such."""
         ...
 
-    def remove(self, path: Path) -> None:
-        """Remove a staged file; nothing happens when it is not there."""
+    def discard(self, job_id: int, kind: Kind, landing_zone: str) -> None:
+        """Remove every trace of an upload, durably.  Called twice: nothing happens.
+
+        Raises:
+            Unavailable: that landing zone is not here, so nothing can be said of the file; retryable.
+            OSError: the disk does not do it; retryable.
+
+        """
+        ...
+
+    def remove(self, path: Path, landing_zone: str) -> None:
+        """Remove a staged file, durably; nothing happens when it is not there.  Raises as `discard`."""
+        ...
+
+    def owns(self, path: Path) -> bool:
+        """Whether a path, however it is spelled, is the place of a file of this landing zone, finished or not."""
         ...
 
 
@@ -274,12 +386,16 @@ class SourceFile:
         seq: place of the file in the document.
         device: of the file system.
         inode: of the file.
+        partial_bytes: how much of it an attempt found under its id; None when none found a part.
+        partial_since: when an attempt first found that much, aware UTC.
 
     """
 
     seq: int
     device: int
     inode: int
+    partial_bytes: int | None = None
+    partial_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,8 +420,8 @@ class JobStore(Protocol):
     Methods that take a claim raise `ClaimLost` when the job has another owner by now, and change nothing then.
     """
 
-    def open(self, job_id: int, kind: Kind, user: str, worker: str) -> bool:
-        """Take a job id for an upload.  False when it is taken: ask for another."""
+    def open(self, job_id: int, kind: Kind, user: str, worker: str, landing_zone: str = "") -> bool:
+        """Take a job id for an upload into a landing zone.  False when it is taken: ask for another."""
         ...
 
     def receiving(self, job_id: int, worker: str) -> None:
@@ -315,7 +431,8 @@ class JobStore(Protocol):
     def accept(self, job_id: int, worker: str, receipt: Receipt, mark: RequestMark | None = None) -> Job:
         """The upload is complete: the job is READY.
 
-        When the mark's key is another job's already, that is returned, and this one stays RECEIVING.
+        When the mark's key is another job's already, that is returned, and this one stays RECEIVING.  Called again after a
+        commit whose answer was lost: the job as it is by then, which may be done.
 
         Raises:
             ClaimLost: recovery gave the upload up.
@@ -341,9 +458,9 @@ class JobStore(Protocol):
         ...
 
     def statuses(
-        self, *, limit: int, state: State | None = None, phase: Phase | None = None, user: str | None = None
+        self, *, limit: int, state: State | None = None, phases: Collection[Phase] = (), user: str | None = None
     ) -> list[Status]:
-        """The jobs that changed last, newest first; only those with that state, phase and user, where one is given."""
+        """The jobs that changed last, newest first; only those with that state, user and one of the phases, where given."""
         ...
 
     def events(self, job_id: int) -> list[Event]:
@@ -393,7 +510,13 @@ class JobStore(Protocol):
     def force(self, job_id: int, state: State, step: Step, percent: float, reason: str) -> None:
         """Overwrite what clients are told, as the documented admin command does; a running owner loses its claim.
 
-        A job that failed wakes by any state that is no end; one that is done stays done.
+        A job that failed wakes by any state that is no end.  An end of an upload that still arrives makes what there is of
+        it a leftover; otherwise the staged file stays, also of a job that is called done.  One that was called done can be
+        called FAILED, and be tried again; one that is done stays done.
+
+        Raises:
+            JobBusy: a state that is no end, of a job that is done or whose staged file is being removed; not retryable.
+
         """
         ...
 
@@ -405,20 +528,43 @@ class JobStore(Protocol):
         """These intents are fulfilled; the claim's series of transient faults is over, and that of lost owners."""
         ...
 
-    def abandon(self, claim: Claim) -> None:
-        """Put every unfulfilled intent of the job on the garbage list."""
+    def abandon(self, claim: Claim, file_ids: Collection[int] | None = None) -> None:
+        """Put unfulfilled intents of the job on the garbage list, from now on: these, or all."""
         ...
 
-    def file_ids(self, job_id: int) -> dict[int, int]:
+    def void(self, claim: Claim, file_ids: Collection[int]) -> None:
+        """Nothing of ours lies under these unfulfilled intents, and nothing ever will: they are no garbage."""
+        ...
+
+    def take_back(self, claim: Claim, file_id: int) -> None:
+        """What lies under a garbage id of the job is whole after all: it is archived, and what was intended instead garbage.
+
+        Ends the same series as `archived`.
+        """
+        ...
+
+    def file_ids(self, job_id: int) -> Mapping[int, int]:
         """Place → id of the files that are archived."""
         ...
 
-    def intents(self, job_id: int) -> dict[int, int]:
+    def intents(self, job_id: int) -> Mapping[int, int]:
         """Place → id of unfulfilled intents."""
+        ...
+
+    def given_up(self, job_id: int) -> dict[int, list[int]]:
+        """Place → garbage ids, the highest first."""
         ...
 
     def note_sources(self, claim: Claim, sources: Sequence[SourceFile]) -> None:
         """Record what a move is about to consume; what is recorded of a place whose intent is unfulfilled stays."""
+        ...
+
+    def note_part(self, claim: Claim, seq: int, size_bytes: int) -> None:
+        """Record how much of a recorded source lies under its id, and since when when it is not what was recorded.
+
+        More than before is progress, which ends the series of faults; but not when an id of that place was given up
+        already: an archive that cuts every copy short would be waited for for ever.
+        """
         ...
 
     def sources(self, job_id: int) -> dict[int, SourceFile]:
@@ -453,8 +599,11 @@ class JobStore(Protocol):
         """
         ...
 
-    def leftovers(self) -> list[Job]:
-        """Jobs whose staged file is not needed any more, and may still be there; uploads that were given up have no path."""
+    def leftovers(self, *, after: int = 0, limit: int = 100) -> list[Job]:
+        """Jobs whose staged file is not needed any more, and may still be there; uploads that were given up have no path.
+
+        The first `limit` of those with a larger number than `after`, in the order of their numbers.
+        """
         ...
 
     # --- retention
@@ -471,7 +620,7 @@ class JobStore(Protocol):
         ...
 
     def garbage(self, *, older_than_s: float) -> list[int]:
-        """Archive ids that are on the garbage list for so long."""
+        """Archive ids that are on the garbage list for so long; of a move only when it is done and its document goes."""
         ...
 
     def removed(self, file_ids: Collection[int]) -> None:

@@ -29,6 +29,8 @@ TASKS = {Kind.INGEST: "pacifica.ingest.tasks.ingest", Kind.MOVE: "pacifica.inges
 BROKER_WAIT_S = 3
 #: A broker that failed is left alone for that long, in seconds, so that it does not hold up the server's threads.
 REST_S = 10.0
+#: A child of a worker has that long, in seconds, to start: on a busy machine Celery's 4 s kill one after the other.
+CHILD_START_S = 60.0
 #: A fault within that time, in seconds, was no silence.
 QUICK_S = 0.5
 
@@ -59,6 +61,7 @@ def _configuration() -> Mapping[str, object]:
         # The claim is what makes work happen once, so a message is done with as soon as it is read.
         "task_acks_late": False,
         "worker_prefetch_multiplier": 1,
+        "worker_proc_alive_timeout": CHILD_START_S,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
     }
 

@@ -13,7 +13,7 @@ from pacifica.ingest.core.metadata import Document
 from pacifica.ingest.ports import Catalogue, JobStore, RegisteredFile
 from pacifica.ingest.work import Work
 
-__all__ = ["register"]
+__all__ = ["is_recorded", "register"]
 
 #: How long, in seconds, the catalogue may be silent, and how much longer for each file (measured: 2.4 ms).
 SILENCE_S = 120.0
@@ -30,16 +30,38 @@ def register(document: Document, work: Work, *, store: JobStore, catalogue: Cata
 
     """
     file_ids = store.file_ids(work.job_id)
-    expected = _expected(document, file_ids)
-    with work.patience(SILENCE_S + SILENCE_PER_FILE_S * len(expected)):
-        if work.job.frozen and _is_registered(work.job_id, expected, catalogue):
+    if len(file_ids) < len(document.files):
+        # A fault of ours; what was frozen, or sent in part, could not be mended any more.
+        msg = f"{len(document.files)} files, and ids for {len(file_ids)} of them"
+        raise AssertionError(msg)
+    with work.patience(SILENCE_S + SILENCE_PER_FILE_S * len(document.files)):
+        if work.job.frozen and _is_registered(work.job_id, document, file_ids, catalogue):
             return
-        store.freeze(work.claim, len(expected))
+        store.freeze(work.claim, len(document.files))
         try:
             catalogue.register(work.job_id, document.registration(work.job_id, file_ids))
         except (Conflict, Unavailable):
-            if not _is_registered(work.job_id, expected, catalogue):
+            if not _is_registered(work.job_id, document, file_ids, catalogue):
                 raise
+
+
+def is_recorded(work: Work, *, store: JobStore, catalogue: Catalogue) -> bool:
+    """Whether a job whose document cannot be read any more is registered, as far as its ids tell.
+
+    Raises:
+        Conflict: the catalogue has other files under its number; not retryable.
+        Unavailable: retryable.
+
+    """
+    expected = set(store.file_ids(work.job_id).values())
+    with work.patience(SILENCE_S + SILENCE_PER_FILE_S * len(expected)):
+        found = catalogue.lookup(work.job_id)
+    if found is None:
+        return False
+    there = {file.file_id for file in found}
+    if there != expected:
+        raise _other_files(work.job_id, len(found), len(expected), there ^ expected)
+    return True
 
 
 def _expected(document: Document, file_ids: Mapping[int, int]) -> list[RegisteredFile]:
@@ -52,17 +74,21 @@ def _expected(document: Document, file_ids: Mapping[int, int]) -> list[Registere
     return sorted(files, key=lambda file: file.file_id)
 
 
-def _is_registered(job_id: int, expected: list[RegisteredFile], catalogue: Catalogue) -> bool:
+def _is_registered(job_id: int, document: Document, file_ids: Mapping[int, int], catalogue: Catalogue) -> bool:
     """Whether the catalogue has exactly this transaction; False when it has none of that number."""
     found = catalogue.lookup(job_id)
     if found is None:
         return False
+    expected = _expected(document, file_ids)
     if found != expected:
         differing = {file.file_id for file in set(found) ^ set(expected)}
-        shown = ", ".join(str(file_id) for file_id in sorted(differing)[:10])
-        msg = (
-            f"Transaction {job_id} is registered with other files ({len(found)} there, {len(expected)} here; "
-            f"ids that differ: {shown}). Bundle and archived files are kept; an operator has to look at it."
-        )
-        raise Conflict(msg)
+        raise _other_files(job_id, len(found), len(expected), differing)
     return True
+
+
+def _other_files(job_id: int, there: int, here: int, differing: set[int]) -> Conflict:
+    shown = ", ".join(str(file_id) for file_id in sorted(differing)[:10])
+    return Conflict(
+        f"Transaction {job_id} is registered with other files ({there} there, {here} here; "
+        f"ids that differ: {shown}). Bundle and archived files are kept; an operator has to look at it."
+    )

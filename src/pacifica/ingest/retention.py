@@ -43,17 +43,18 @@ class Retention:
     catalogue: Catalogue
     keep_s: float
 
-    def bundles(self) -> list[Job]:
-        """Failed jobs whose bundle is too old.
+    def bundles(self) -> Iterator[tuple[Job, str]]:
+        """Jobs that ended and whose bundle is too old, each with the reason why it stays, which is empty when it can go.
 
         Raises:
             Unavailable: retryable.
 
         """
-        return [job for job in self.store.expired(older_than_s=self.keep_s) if self._is_replaceable(job)]
+        for job in self.store.expired(older_than_s=self.keep_s):
+            yield job, self._why_kept(job)
 
     def drop(self, job: Job) -> bool:
-        """Remove the bundle of a failed job, and give up what it archived; False when it is being tried again.
+        """Remove the bundle of a job that ended, and give up what it archived; False when it is being tried again.
 
         Raises:
             Unavailable: retryable; what was begun is ended by the sweep of a server or worker.
@@ -61,7 +62,7 @@ class Retention:
         """
         if not self.store.expire(job):
             return False
-        self.staging.remove(Path(job.path))
+        self.staging.remove(Path(job.path), job.landing_zone)
         self.store.cleaned(job.job_id)
         logger.info("bundle removed, it was too old", extra={"job_id": job.job_id})
         return True
@@ -84,20 +85,29 @@ class Retention:
     def remove(self, file_id: int) -> bool:
         """Remove an object that `garbage` told of; False when nothing was there.
 
+        Called twice, or by two at once, one of them finds nothing.
+
         Raises:
-            Unavailable: retryable.
+            Unavailable: it stays on the list; retryable.
 
         """
-        there = self.archive.size(file_id) is not None
-        if there:
-            self.archive.remove(file_id)
+        was_there = self.archive.remove(file_id)
         self.store.removed([file_id])
-        return there
+        return was_there
 
-    def _is_replaceable(self, job: Job) -> bool:
-        """Whether nothing is lost with the bundle: a move that began has consumed sources, a registered job has its files."""
+    def _why_kept(self, job: Job) -> str:
+        """Why a bundle cannot be removed, or something would be lost with it; empty when it can, and nothing would."""
+        if not self.staging.is_here(Path(job.path), job.landing_zone):
+            return "its landing zone is not mounted here"
         if job.phase is Phase.DONE:
-            return True
-        if job.kind is Kind.MOVE and (self.store.file_ids(job.job_id) or self.store.intents(job.job_id)):
-            return False
-        return not job.frozen or self.catalogue.lookup(job.job_id) is None
+            # Somebody may have called it so by hand.
+            is_registered = self.catalogue.lookup(job.job_id) is not None
+            return "" if is_registered else "the job is called done, but the catalogue has no such transaction"
+        if job.kind is Kind.MOVE and self._has_begun(job.job_id):
+            return "the move began, so its sources are consumed"
+        if job.frozen and self.catalogue.lookup(job.job_id) is not None:
+            return "the job is called failed, but the catalogue has its transaction"
+        return ""
+
+    def _has_begun(self, job_id: int) -> bool:
+        return any(kept(job_id) for kept in (self.store.file_ids, self.store.intents, self.store.given_up))

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import peewee
 
 from pacifica.ingest.core.errors import ClaimLost, Conflict, JobBusy, KeyReused, NoSuchJob
-from pacifica.ingest.core.jobs import LONGEST_DELAY_S, Claim, Job, Series, Status, fate
+from pacifica.ingest.core.files import FileIds
+from pacifica.ingest.core.jobs import LONGEST_DELAY_S, Claim, Job, Series, Status, fate, resumed
 from pacifica.ingest.core.states import Kind, Phase, State, Step
-from pacifica.ingest.database import insert_once
+from pacifica.ingest.database import found, insert, insert_new, insert_once
 from pacifica.ingest.orm import IngestState, force_phase, is_complete, write_state
 from pacifica.ingest.ports import Clock, Event, Receipt, RequestMark, SourceFile
 from pacifica.ingest.tables import (
@@ -44,6 +45,8 @@ MAX_REASON = 12_000
 HINT_AGAIN_S = (5.0, 600.0)
 #: Makes a job that was never hinted look as if its last hint were lost.
 LONG_AGO = timedelta(seconds=HINT_AGAIN_S[1])
+#: The event of an upload that became a job.
+ACCEPTED = "accepted"
 #: What some database cannot hold in a text: NUL, and halves of characters as they come from names that are no UTF-8.
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -61,15 +64,15 @@ class SqlJobStore:
     # --- uploads
 
     @retried(atomic=True)
-    def open(self, job_id: int, kind: Kind, user: str, worker: str) -> bool:
+    def open(self, job_id: int, kind: Kind, user: str, worker: str, landing_zone: str = "") -> bool:
         """See `ports.JobStore.open`."""
         if not 0 < job_id <= MAX_ID:
             return False
         row = {"job_id": job_id, "kind": kind, "phase": Phase.RECEIVING, "worker": worker, "user": user}
         now = self._now()
-        if not insert_once(JobRow, **row, not_before=now, hinted=now):
+        if not insert_once(JobRow, **row, landing_zone=landing_zone, not_before=now, hinted=now):
             return False
-        if IngestState.select().where(IngestState.job_id == job_id).exists():
+        if found(IngestState, job_id) is not None:
             # Only an older version knew this job.
             JobRow.delete().where(JobRow.job_id == job_id).execute()
             return False
@@ -84,15 +87,16 @@ class SqlJobStore:
     @retried(atomic=True)
     def accept(self, job_id: int, worker: str, receipt: Receipt, mark: RequestMark | None = None) -> Job:
         """See `ports.JobStore.accept`."""
-        if JobRow.select().where((JobRow.job_id == job_id) & (JobRow.path == str(receipt.path))).exists():
-            return self._job(job_id)  # the first try was committed, only its answer was lost
+        if JobEvent.select().where((JobEvent.job_id == job_id) & (JobEvent.name == ACCEPTED)).exists():
+            # An earlier try was committed, and only its answer was lost.  The row does not tell: the job may be over by now.
+            return self._job(job_id)
         if mark and (first := self._first(job_id, mark)) != job_id:
             return self._job(first)
         complete = {"path": str(receipt.path), "size_bytes": receipt.size_bytes}
         due = {"not_before": self._now(), "hinted": self._now()}
         self._upload(job_id, worker, phase=Phase.READY, worker="", **complete, **due)
         self._show(job_id, State.OK, Step.UPLOADING, 100)
-        self._event(job_id, "accepted", f"{receipt.size_bytes} bytes")
+        self._event(job_id, ACCEPTED, f"{receipt.size_bytes} bytes")
         return self._job(job_id)
 
     def _first(self, job_id: int, mark: RequestMark) -> int:
@@ -137,20 +141,21 @@ class SqlJobStore:
     @retried(atomic=False)
     def status(self, job_id: int) -> Status:
         """See `ports.JobStore.status`."""
-        record = IngestState.get_or_none(IngestState.job_id == job_id) if abs(job_id) <= MAX_ID else None
+        record = found(IngestState, job_id) if abs(job_id) <= MAX_ID else None
         if record is None:
             raise NoSuchJob(job_id)
         return _status(record)
 
     @retried(atomic=False)
     def statuses(
-        self, *, limit: int, state: State | None = None, phase: Phase | None = None, user: str | None = None
+        self, *, limit: int, state: State | None = None, phases: Collection[Phase] = (), user: str | None = None
     ) -> list[Status]:
         """See `ports.JobStore.statuses`."""
         # Jobs that only 0.4.1 knew have no row of ours.
         found = IngestState.select().join(JobRow, peewee.JOIN.LEFT_OUTER, on=(JobRow.job_id == IngestState.job_id))
-        for column, wanted in ((IngestState.state, state), (JobRow.phase, phase), (JobRow.user, user)):
+        for column, wanted in ((IngestState.state, state), (JobRow.user, user)):
             found = found if wanted is None else found.where(column == wanted)
+        found = found.where(JobRow.phase.in_(list(phases))) if phases else found
         newest = found.order_by(IngestState.updated.desc(), IngestState.job_id.desc()).limit(limit)
         return [_status(record) for record in newest]
 
@@ -161,15 +166,15 @@ class SqlJobStore:
         return [Event(at=aware(row.at), name=row.name, text=row.text) for row in rows]
 
     def _job(self, job_id: int) -> Job:
-        row = JobRow.get_or_none(JobRow.job_id == job_id) if abs(job_id) <= MAX_ID else None
+        row = found(JobRow, job_id) if abs(job_id) <= MAX_ID else None
         if row is None:
             raise NoSuchJob(job_id)
         return row.as_job()
 
     def _event(self, job_id: int, name: str, text: str = "") -> None:
-        JobEvent.insert(job_id=job_id, at=self._now(), name=name, text=_text(text)).execute()
+        insert(JobEvent, job_id=job_id, at=self._now(), name=name, text=_text(text))
 
-    def _show(self, job_id: int, state: State, step: Step, percent: float, reason: str = "") -> None:
+    def _show(self, job_id: int, state: State, step: str, percent: float, reason: str = "") -> None:
         """Tell clients; part of the caller's transaction."""
         write_state(job_id, state, step, percent, _text(reason), now=self._now())
 
@@ -205,6 +210,9 @@ class SqlJobStore:
             "attempt": row.attempt + 1,
             "waiting_for": "",
         }
+        series = resumed(row.as_job().failing, due=aware(row.not_before), now=self._clock.now())
+        if series is not None:
+            changes["failing_since"] = naive(series.since)
         free = (JobRow.job_id == row.job_id) & (JobRow.epoch == row.epoch) & is_in(Phase.READY)
         if not JobRow.update(**changes, heartbeat=0).where(free).execute():
             return None
@@ -280,7 +288,9 @@ class SqlJobStore:
     @retried(atomic=True)
     def force(self, job_id: int, state: State, step: Step, percent: float, reason: str) -> None:
         """See `ports.JobStore.force`."""
-        force_phase(job_id, state, complete=is_complete(state, step, percent), now=self._now())
+        if not force_phase(job_id, state, complete=is_complete(state, step, percent), now=self._now()):
+            msg = f"Job {job_id} is over: only an end can be forced on it, FAILED or 100 percent of 'ingest metadata'."
+            raise JobBusy(msg)
         self._show(job_id, state, step, percent, reason)
         self._event(job_id, "forced", f"{state} / {step} / {percent}: {reason}")
 
@@ -300,18 +310,19 @@ class SqlJobStore:
     @retried(atomic=True)
     def _intend(self, claim: Claim, file_ids: Mapping[int, int], mark: int) -> set[int]:
         self._own(claim)
-        ours = {"job_id": claim.job_id, "state": ArchiveId.INTENT, "mark": mark, "noted": self._now()}
+        columns = ("file_id", "seq", "job_id", "state", "mark", "noted")
+        now = self._now()
         rows = [
-            {"file_id": file_id, "seq": seq, **ours}
+            (file_id, seq, claim.job_id, ArchiveId.INTENT, mark, now)
             # Two jobs that want the same ids take them in the same order, and do not wait for each other for ever.
             for seq, file_id in sorted(file_ids.items(), key=lambda item: item[1])
         ]
         for batch in _batches(rows):
-            ArchiveId.insert_many(batch).on_conflict_ignore().execute()
+            insert_new(ArchiveId, columns, batch)
         # An id that was known already was passed over.  The mark tells: a row with it is of this call and no other, also
         # when the answer to a first commit was lost.
         found = (ArchiveId.job_id == claim.job_id) & (ArchiveId.state == ArchiveId.INTENT) & (ArchiveId.mark == mark)
-        return {row.seq for row in ArchiveId.select(ArchiveId.seq).where(found)}
+        return {seq for (seq,) in ArchiveId.select(ArchiveId.seq).where(found).tuples().iterator()}
 
     @retried(atomic=True)
     def archived(self, claim: Claim, file_ids: Iterable[int]) -> None:
@@ -322,48 +333,98 @@ class SqlJobStore:
             ArchiveId.update(state=ArchiveId.ARCHIVED).where(mine & (ArchiveId.state == ArchiveId.INTENT)).execute()
 
     @retried(atomic=True)
-    def abandon(self, claim: Claim) -> None:
+    def abandon(self, claim: Claim, file_ids: Collection[int] | None = None) -> None:
         """See `ports.JobStore.abandon`."""
         self._own(claim)
         mine = (ArchiveId.job_id == claim.job_id) & (ArchiveId.state == ArchiveId.INTENT)
-        ArchiveId.update(state=ArchiveId.GARBAGE).where(mine).execute()
+        these = [mine] if file_ids is None else [mine & ArchiveId.file_id.in_(batch) for batch in _batches([*file_ids])]
+        for intents in these:
+            ArchiveId.update(state=ArchiveId.GARBAGE, noted=self._now()).where(intents).execute()
+
+    @retried(atomic=True)
+    def void(self, claim: Claim, file_ids: Collection[int]) -> None:
+        """See `ports.JobStore.void`."""
+        self._own(claim)
+        for batch in _batches(list(file_ids)):
+            mine = (ArchiveId.job_id == claim.job_id) & ArchiveId.file_id.in_(batch)
+            intents = mine & (ArchiveId.state == ArchiveId.INTENT)
+            ArchiveId.update(state=ArchiveId.VOID, noted=self._now()).where(intents).execute()
+
+    @retried(atomic=True)
+    def take_back(self, claim: Claim, file_id: int) -> None:
+        """See `ports.JobStore.take_back`."""
+        self._own(claim, failing_since=None, lost_owners=0)
+        mine = ArchiveId.job_id == claim.job_id
+        row = ArchiveId.get_or_none(mine & (ArchiveId.file_id == file_id) & (ArchiveId.state == ArchiveId.GARBAGE))
+        if row is None:
+            return
+        instead = mine & (ArchiveId.seq == row.seq) & (ArchiveId.state == ArchiveId.INTENT)
+        ArchiveId.update(state=ArchiveId.GARBAGE, noted=self._now()).where(instead).execute()
+        ArchiveId.update(state=ArchiveId.ARCHIVED).where(ArchiveId.file_id == file_id).execute()
 
     @retried(atomic=False)
-    def file_ids(self, job_id: int) -> dict[int, int]:
+    def file_ids(self, job_id: int) -> Mapping[int, int]:
         """See `ports.JobStore.file_ids`."""
         return self._ids(job_id, ArchiveId.ARCHIVED)
 
     @retried(atomic=False)
-    def intents(self, job_id: int) -> dict[int, int]:
+    def intents(self, job_id: int) -> Mapping[int, int]:
         """See `ports.JobStore.intents`."""
         return self._ids(job_id, ArchiveId.INTENT)
 
     @staticmethod
-    def _ids(job_id: int, state: str) -> dict[int, int]:
+    def _ids(job_id: int, state: str) -> FileIds:
         wanted = (ArchiveId.job_id == job_id) & (ArchiveId.state == state)
-        return dict(ArchiveId.select(ArchiveId.seq, ArchiveId.file_id).where(wanted).tuples().iterator())
+        return FileIds(ArchiveId.select(ArchiveId.seq, ArchiveId.file_id).where(wanted).tuples().iterator())
+
+    @retried(atomic=False)
+    def given_up(self, job_id: int) -> dict[int, list[int]]:
+        """See `ports.JobStore.given_up`."""
+        garbage = (ArchiveId.job_id == job_id) & (ArchiveId.state == ArchiveId.GARBAGE)
+        rows = ArchiveId.select(ArchiveId.seq, ArchiveId.file_id).where(garbage)
+        found: dict[int, list[int]] = {}
+        for seq, file_id in rows.order_by(ArchiveId.file_id.desc()).tuples().iterator():
+            found.setdefault(seq, []).append(file_id)
+        return found
 
     @retried(atomic=True)
     def note_sources(self, claim: Claim, sources: Sequence[SourceFile]) -> None:
         """See `ports.JobStore.note_sources`."""
         self._own(claim)
         begun = self._ids(claim.job_id, ArchiveId.INTENT)
+        columns = ("job_id", "seq", "device", "inode")
         rows = [
-            {"job_id": claim.job_id, "seq": source.seq, "device": str(source.device), "inode": str(source.inode)}
+            (claim.job_id, source.seq, str(source.device), str(source.inode))
             for source in sources
             if source.seq not in begun
         ]
+        mine = MoveSource.job_id == claim.job_id
+        are_known = MoveSource.select().where(mine).exists()
         for batch in _batches(rows):
-            # A source that was replaced since an earlier attempt, which did not begin with it, is another file now.
-            old = MoveSource.seq.in_([row["seq"] for row in batch])
-            MoveSource.delete().where((MoveSource.job_id == claim.job_id) & old).execute()
-            MoveSource.insert_many(batch).execute()
+            if are_known:
+                # A source that was replaced since an earlier attempt, which did not begin with it, is another file now.
+                old = MoveSource.seq.in_([seq for _, seq, _, _ in batch])
+                MoveSource.delete().where(mine & old).execute()
+            insert_new(MoveSource, columns, batch)
 
     @retried(atomic=False)
     def sources(self, job_id: int) -> dict[int, SourceFile]:
         """See `ports.JobStore.sources`."""
         rows = MoveSource.select().where(MoveSource.job_id == job_id)
-        return {row.seq: SourceFile(seq=row.seq, device=int(row.device), inode=int(row.inode)) for row in rows}
+        return {row.seq: _source(row) for row in rows}
+
+    @retried(atomic=True)
+    def note_part(self, claim: Claim, seq: int, size_bytes: int) -> None:
+        """See `ports.JobStore.note_part`."""
+        self._own(claim)
+        mine = (MoveSource.job_id == claim.job_id) & (MoveSource.seq == seq)
+        if MoveSource.select().where(mine & (peewee.fn.COALESCE(MoveSource.partial_bytes, 0) < size_bytes)).exists():
+            of_place = (ArchiveId.job_id == claim.job_id) & (ArchiveId.seq == seq)
+            if not ArchiveId.select().where(of_place & (ArchiveId.state == ArchiveId.GARBAGE)).exists():
+                self._own(claim, failing_since=None)
+        # Code of schema 2.1 knows no time.
+        is_new = (peewee.fn.COALESCE(MoveSource.partial_bytes, -1) != size_bytes) | MoveSource.partial_since.is_null()
+        MoveSource.update(partial_bytes=size_bytes, partial_since=self._now()).where(mine & is_new).execute()
 
     @retried(atomic=True)
     def freeze(self, claim: Claim, files: int) -> None:
@@ -383,7 +444,12 @@ class SqlJobStore:
     @retried(atomic=False)
     def unclaimed(self, *, older_than_s: float) -> list[Job]:
         """See `ports.JobStore.unclaimed`."""
-        rows = JobRow.select().where(self._due() & self._quiet(older_than_s)).order_by(JobRow.hinted).limit(1000)
+        rows = (
+            JobRow.select()
+            .where(self._due() & self._quiet(older_than_s))
+            .order_by(JobRow.hinted, JobRow.job_id)
+            .limit(1000)
+        )
         return [row.as_job() for row in rows if self._hint_is_due(row)]
 
     def _hint_is_due(self, row: Any) -> bool:  # noqa: ANN401 (a peewee row)
@@ -413,7 +479,8 @@ class SqlJobStore:
     @retried(atomic=False)
     def held(self) -> list[Job]:
         """See `ports.JobStore.held`."""
-        return [row.as_job() for row in JobRow.select().where(JobRow.phase.in_([Phase.RUNNING, Phase.RECEIVING]))]
+        held = JobRow.phase.in_([Phase.RUNNING, Phase.RECEIVING])
+        return [row.as_job() for row in JobRow.select().where(held).order_by(JobRow.job_id)]
 
     @retried(atomic=True)
     def take_over(self, job: Job) -> bool:
@@ -427,15 +494,18 @@ class SqlJobStore:
             return False
         self._event(job.job_id, "taken over", f"{job.worker} stood still")
         if fault:
-            step = Step(IngestState.get_by_id(job.job_id).task)
+            record = IngestState.get_or_none(IngestState.job_id == job.job_id)
+            # The admin command of 0.4.1 took any word, and this one stays.
+            step = record.task if record is not None else Step.UPLOADING
             self._show(job.job_id, State.FAILED, step, 0, fault)
             self._event(job.job_id, "failed", f"{step}: {fault}")
         return True
 
     @retried(atomic=False)
-    def leftovers(self) -> list[Job]:
+    def leftovers(self, *, after: int = 0, limit: int = 100) -> list[Job]:
         """See `ports.JobStore.leftovers`."""
-        return [row.as_job() for row in JobRow.select().where(JobRow.unclean == True).limit(100)]  # noqa: E712 (SQL)
+        left = (JobRow.unclean == True) & (JobRow.job_id > after)  # noqa: E712 (SQL)
+        return [row.as_job() for row in JobRow.select().where(left).order_by(JobRow.job_id).limit(limit)]
 
     # --- retention
 
@@ -464,7 +534,14 @@ class SqlJobStore:
         """See `ports.JobStore.garbage`."""
         before = self._now() - timedelta(seconds=older_than_s)
         old = (ArchiveId.state == ArchiveId.GARBAGE) & (ArchiveId.noted < before)
-        rows = ArchiveId.select(ArchiveId.file_id).where(old).order_by(ArchiveId.file_id)
+        # What a move gave up may be the only copy, as it can be taken back until the job is done.
+        # One that was called done by hand, and still has its document, can be taken back as well.
+        is_over = (JobRow.phase == Phase.DONE) & ((JobRow.path == "") | (JobRow.unclean == True))  # noqa: E712 (SQL)
+        is_spared = (JobRow.kind == Kind.MOVE) & ~is_over
+        spared = JobRow.select(JobRow.job_id).where(is_spared)
+        rows = (
+            ArchiveId.select(ArchiveId.file_id).where(old & ArchiveId.job_id.not_in(spared)).order_by(ArchiveId.file_id)
+        )
         return [row[0] for row in rows.tuples().iterator()]
 
     @retried(atomic=True)
@@ -485,6 +562,16 @@ T = TypeVar("T")
 
 def _batches(items: Sequence[T]) -> Iterable[Sequence[T]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _source(row: Any) -> SourceFile:  # noqa: ANN401 (a peewee row)
+    return SourceFile(
+        seq=row.seq,
+        device=int(row.device),
+        inode=int(row.inode),
+        partial_bytes=row.partial_bytes,
+        partial_since=aware(row.partial_since) if row.partial_since else None,
+    )
 
 
 def _text(reason: str) -> str:

@@ -13,9 +13,12 @@ from pacifica.ingest.core.states import Kind, Phase, Step
 from pacifica.ingest.database import DB
 
 __all__ = [
+    "COLUMNS_2_2",
     "MAX_ID",
-    "TABLES_2_1",
+    "TABLES",
+    "TABLES_2_2",
     "ArchiveId",
+    "ArchiveRoot",
     "BaseModel",
     "CatalogueFile",
     "CatalogueTransaction",
@@ -89,6 +92,8 @@ class JobRow(BaseModel):
     size_bytes = peewee.BigIntegerField(default=0)
     #: Set when the staged file is not needed any more, until it is removed.
     unclean = peewee.BooleanField(default=False, index=True)
+    #: Which landing zone `path` lies in; NULL when it is not known.
+    landing_zone = peewee.CharField(max_length=64, null=True)
 
     class Meta:
         """Prefixed, as facilities put several services into one database.  One index: what is due."""
@@ -115,17 +120,23 @@ class JobRow(BaseModel):
             frozen=bool(self.frozen),
             user=self.user,
             path=self.path,
+            landing_zone=self.landing_zone or "",
             size_bytes=self.size_bytes,
         )
 
 
 class ArchiveId(BaseModel):
-    """Every archive id that was ever ours: an intent, an archived file, garbage, or garbage removed.  It is used once."""
+    """Every archive id that was ever ours.  It is used once.
+
+    An intent becomes an archived file; garbage, when something of ours may lie under it, until that is removed; or void, when
+    surely nothing of ours does: what lies there belongs to somebody else, and is never touched.
+    """
 
     INTENT: ClassVar[str] = "intent"
     ARCHIVED: ClassVar[str] = "archived"
     GARBAGE: ClassVar[str] = "garbage"
     REMOVED: ClassVar[str] = "removed"
+    VOID: ClassVar[str] = "void"
 
     file_id = peewee.BigIntegerField(primary_key=True)
     job_id = peewee.BigIntegerField()
@@ -150,6 +161,10 @@ class MoveSource(BaseModel):
     # Text: both are unsigned and can exceed a signed 64-bit column.
     device = peewee.CharField(max_length=24)
     inode = peewee.CharField(max_length=24)
+    #: How many bytes lay under the id when an attempt found only a part of the file there; NULL when none did.
+    partial_bytes = peewee.BigIntegerField(null=True)
+    #: When that was first seen; NULL when it is not known.
+    partial_since = Moment(null=True)
 
     class Meta:
         """One row for each file of a job."""
@@ -200,6 +215,21 @@ class LocalId(BaseModel):
         table_name = "ingest_local_id"
 
 
+class ArchiveRoot(BaseModel):
+    """Which archive lies in a folder, for a `file:` archive; the folder has a marker with the same number."""
+
+    #: A digest of the path.
+    key = peewee.CharField(max_length=64, primary_key=True)
+    #: The path, for people.
+    folder = peewee.TextField()
+    number = peewee.CharField(max_length=64)
+
+    class Meta:
+        """Name."""
+
+        table_name = "ingest_archive_root"
+
+
 class CatalogueTransaction(BaseModel):
     """A registered transaction of a `local:` catalogue."""
 
@@ -237,8 +267,22 @@ class CatalogueFile(BaseModel):
         table_name = "ingest_catalogue_file"
 
 
-#: What schema 2.1 adds to 2.0.
-TABLES_2_1 = (JobRow, ArchiveId, MoveSource, RequestKey, JobEvent, LocalId, CatalogueTransaction, CatalogueFile)
+#: All of them, in the order in which they are made.
+TABLES = (
+    JobRow,
+    ArchiveId,
+    MoveSource,
+    RequestKey,
+    JobEvent,
+    LocalId,
+    ArchiveRoot,
+    CatalogueTransaction,
+    CatalogueFile,
+)
+#: Those that schema 2.1 did not have.
+TABLES_2_2 = (ArchiveRoot,)
+#: The columns that it did not have; each may be NULL, as code of 2.1 that still runs does not know it.
+COLUMNS_2_2 = (JobRow.landing_zone, MoveSource.partial_bytes, MoveSource.partial_since)
 
 
 def is_in(*phases: Phase) -> Any:  # noqa: ANN401 (a peewee expression)

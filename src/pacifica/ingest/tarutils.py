@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pacifica.ingest.app import Service, current
+from pacifica.ingest.app import Service, current, limits
 from pacifica.ingest.bundle import Bundle
 from pacifica.ingest.check import check_bundle, check_catalogue
+from pacifica.ingest.core import strict_json
 from pacifica.ingest.core.digests import ALGORITHMS, Digest
 from pacifica.ingest.core.errors import BadBundle, Conflict, FaultyBundle, IngestError
 from pacifica.ingest.core.metadata import Document, Entry
@@ -23,8 +24,11 @@ from pacifica.ingest.core.paths import clip as get_clipped
 from pacifica.ingest.core.paths import is_metadata
 from pacifica.ingest.core.states import Step
 from pacifica.ingest.deposit import Depot
-from pacifica.ingest.ports import Catalogue, IdMode, Parcel
+from pacifica.ingest.local.clock import SystemClock
+from pacifica.ingest.pipeline import read_document
+from pacifica.ingest.ports import Catalogue, IdMode, Parcel, Shipment
 from pacifica.ingest.relocate import Relocation
+from pacifica.ingest.source import Sources
 from pacifica.ingest.work import Work
 
 __all__ = [
@@ -127,7 +131,7 @@ class FileIngester:
             raise Conflict(msg)
         depot.archive.store(parcel, lambda _: None)
         depot.archive.flush()
-        depot.read_back(parcel, _ByHand())
+        list(depot.verified([parcel], _ByHand(), depot.verify))
         return True
 
 
@@ -167,13 +171,14 @@ class MetaParser:
             NeighbourDown: UniqueID is away; retryable.
 
         """
-        with Bundle.open(str(tar.name)) as bundle:
+        with Bundle.open(str(tar.name), limits(current().settings)) as bundle:
             self._members = bundle.members
-            self._load(Document.parse(bundle.metadata(), bundle.members), job_id)
+            self._load(Document.read(bundle.metadata, bundle.members), job_id)
 
     def read_meta(self, metafile: str, job_id: int) -> None:
         """Read the document of a move and take ids; raises as `load_meta`."""
-        self._load(Document.parse(Path(metafile).read_bytes()), job_id)
+        limit = limits(current().settings).metadata_bytes
+        self._load(Document.parse(read_document(Path(metafile), limit)), job_id)
 
     def _load(self, document: Document, job_id: int) -> None:
         entries = [dict(entry) for entry in document.entries]
@@ -196,9 +201,10 @@ class MetaParser:
             BadMetadata: it was changed to something else; not retryable.
 
         """
-        loaded = json.loads(self.meta_str or "null")
+        loaded = strict_json.decode((self.meta_str or "null").encode()).value
         own = {"destinationTable": "Transactions._id", "value": self.transaction_id}
-        return Document.of([entry for entry in loaded if entry != own] if loaded else loaded, self._members)
+        document = [entry for entry in loaded if entry != own] if isinstance(loaded, list) else loaded
+        return Document.of(document, self._members)
 
     def get_hash(self, file_id: str) -> tuple[str, str]:
         """Type and value of a file's hash.
@@ -221,7 +227,7 @@ class MetaParser:
 
     def clean_metadata(self) -> None:
         """Bring every `subdir` in `meta_str` below `data/`."""
-        self._dump(self.document().registration(self.transaction_id))
+        self._dump([*self.document().registration(self.transaction_id)])
 
     def post_metadata(self) -> tuple[bool, str]:
         """Register the document; returns whether that worked, and why not."""
@@ -250,8 +256,10 @@ class TarIngester:
 
         """
         document = self.meta.document()
-        with Bundle.open(str(self.tar.name)) as bundle:
-            check_bundle(bundle, document, _ByHand(), current().settings.ingest.transfer_size)
+        settings = current().settings
+        with Bundle.open(str(self.tar.name), limits(settings)) as bundle:
+            ingest = settings.ingest
+            check_bundle(bundle, document, _ByHand(), ingest.transfer_size, ingest.min_hash)
             places = [bundle.members[file.path].offset for file in document.files]
         members = {info.offset_data: info for info in self.tar}
         for file_id, offset in zip(self.meta.files, places, strict=True):
@@ -266,7 +274,7 @@ def open_tar(fpath: str) -> tarfile.TarFile | None:
 
     """
     try:
-        Bundle.open(fpath).close()
+        Bundle.open(fpath, limits(current().settings)).close()
     except BadBundle:
         return None
     return tarfile.open(fpath, "r:")
@@ -291,19 +299,21 @@ def patch_files(meta_obj: MetaParser) -> None:
     service = current()
     settings, document, work = service.settings, meta_obj.document(), _ByHand()
     depot = _depot(service)
-    relocation = Relocation(depot=depot, roots=settings.move_roots, chunk_bytes=settings.ingest.transfer_size)
-    relocation.check(document.files, work)
+    sources = Sources(
+        roots=settings.move_roots, is_staged=service.staging.owns, chunk_bytes=settings.ingest.transfer_size
+    )
+    relocation = Relocation(depot=depot, sources=sources, min_hash=settings.ingest.min_hash, clock=SystemClock())
+    relocation.check(document.files, {}, work)
     check_catalogue(document, work)
+    file_ids = [entry["_id"] for entry in document.entries if entry["destinationTable"] == "Files"]
     parcels = [
-        _parcel(document.entries[file.at]["_id"], file.path, file.digest, Path(file.source), size=file.size_bytes)
-        for file in document.files
+        _parcel(file_id, file.path, file.digest, Path(file.source), size=file.size_bytes)
+        for file_id, file in zip(file_ids, document.files, strict=True)
         if file.digest and file.size_bytes is not None  # always: the check refuses others
     ]
-    for parcel in parcels:
-        depot.archive.adopt(parcel.file_id, parcel.holder)
+    depot.archive.adopt_all(parcels, lambda: None, work.advance, Shipment())
     depot.archive.flush()
-    for parcel in parcels:
-        depot.read_back(parcel, work)
+    list(depot.verified(parcels, work, depot.verify))
 
 
 def _depot(service: Service) -> Depot:

@@ -21,11 +21,12 @@ from celery import signals
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool
 
-from pacifica.ingest.app import Service, current, sweeping
+from pacifica.ingest.app import Service, current, limits, sweeping
 from pacifica.ingest.bundle import Bundle
 from pacifica.ingest.core.errors import IngestError, NoSuchJob, Unavailable
 from pacifica.ingest.core.states import Kind, State, Step
 from pacifica.ingest.database import DB
+from pacifica.ingest.journal import Lines
 from pacifica.ingest.orm import OrmSync, prepare_schema, update_state
 from pacifica.ingest.queue import TASKS, celery_app
 from pacifica.ingest.tarutils import MetaParser, open_tar, patch_files
@@ -136,6 +137,13 @@ def _end(**_: object) -> None:
     _beside.close()
 
 
+def _write_lines(logger: logging.Logger, format: str, **_: object) -> None:  # noqa: A002 (Celery's name)
+    """Let a worker log as our other processes do: Celery's lines lose what belongs to a record."""
+    for handler in logger.handlers:
+        handler.setFormatter(Lines(format))
+
+
+signals.after_setup_logger.connect(_write_lines)
 signals.worker_init.connect(_prepare)
 signals.worker_process_init.connect(_sweep)
 signals.worker_shutting_down.connect(_put_down)
@@ -175,7 +183,7 @@ def ingest_check_tarfile(job_id: int, filepath: str) -> tarfile.TarFile | None:
     """Open a bundle; raises `IngestException`."""
     with _step(job_id, Step.OPEN_TAR):
         # Told apart from `open_tar`, which says no more than None.
-        Bundle.open(filepath).close()
+        Bundle.open(filepath, limits(current().settings)).close()
         return open_tar(filepath)
 
 

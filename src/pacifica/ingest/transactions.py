@@ -12,15 +12,19 @@ from typing import ParamSpec, TypeVar
 import peewee
 from playhouse.pool import MaxConnectionsExceeded, PooledDatabase
 
-from pacifica.ingest.core.errors import DatabaseDown
-from pacifica.ingest.database import DB
+from pacifica.ingest.core.errors import DatabaseDown, NoSpace, Unavailable
+from pacifica.ingest.database import DB, queued
 
 __all__ = ["retried"]
 
-#: What another try changes nothing of.  A disk that cannot be read is told by SQLite as the plain `DatabaseError`.
-FAULTS_OF_OURS = (peewee.DataError, peewee.IntegrityError, peewee.InternalError, peewee.ProgrammingError)
+#: What another try changes nothing of.  Not the plain `DatabaseError`: SQLite tells so of a disk that cannot be read.  Nor
+#: `InternalError`, a state of the server: PostgreSQL tells so that it is read-only, after another server took its place.
+FAULTS_OF_OURS = (peewee.DataError, peewee.IntegrityError, peewee.ProgrammingError)
 #: What SQLite says to the end of a transaction that it ended by itself.
 ROLLED_BACK = ("cannot rollback", "no such savepoint")
+
+#: What it says when its disk is full.
+FULL = "database or disk is full"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +41,7 @@ def retried(*, atomic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     Raises:
         DatabaseDown: the second run failed as well; retryable.
+        NoSpace: as SQLite has no space, and surely changed nothing; retryable.
 
     """
 
@@ -52,8 +57,7 @@ def retried(*, atomic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         raise
                     _forget_connections()
                     if last:
-                        msg = f"The database cannot be used now: {_cause(fault)}"
-                        raise DatabaseDown(msg) from fault
+                        raise _told(_cause(fault)) from fault
             raise AssertionError  # the loop returns or raises
 
         return run
@@ -64,14 +68,28 @@ def retried(*, atomic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
 @contextmanager
 def _session(*, atomic: bool) -> Iterator[None]:
     """One connection, with one transaction if it is to be atomic."""
-    with DB.connection_context():
-        if not atomic:
+    if not atomic:
+        with DB.connection_context():
             yield
-            return
+    elif _is_sqlite():
         # SQLite cannot upgrade a read lock while another process writes, so it takes the write lock at once.
-        mode = ("IMMEDIATE",) if isinstance(DB.obj, peewee.SqliteDatabase) else ()
-        with DB.atomic(*mode):
+        with queued(), DB.connection_context(), DB.atomic("IMMEDIATE"):
             yield
+    else:
+        with DB.connection_context(), DB.atomic():
+            yield
+
+
+def _is_sqlite() -> bool:
+    if DB.obj is None:
+        DB.is_closed()  # opens the configured one
+    return isinstance(DB.obj, peewee.SqliteDatabase)
+
+
+def _told(cause: BaseException) -> Unavailable:
+    if str(cause) == FULL:
+        return NoSpace("The disk of the database is full. Try again later.")
+    return DatabaseDown(f"The database cannot be used now: {cause}")
 
 
 def _cause(fault: BaseException) -> BaseException:

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 #: Progress is written at most this often, in seconds.
 REPORT_EVERY_S = 1.0
+#: Being asked to stop waits for so long, in seconds, for what is better brought to its end.
+#: Less than what a pool gives to its workers (`local.pool.GRACE_S`).
+FINISHING_S = 4.0
 
 
 class Work:
@@ -51,6 +54,8 @@ class Work:
         self._silence_s = lease_s
         self._silent_until = clock.monotonic() + lease_s
         self._lost = False
+        self._is_finishing = False
+        self._stopped_at: float | None = None
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"heart of job {claim.job_id}", daemon=True)
 
@@ -115,11 +120,27 @@ class Work:
             self._silence_s = self._lease_s
             self._silent_until = self._clock.monotonic() + self._lease_s
 
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Around what would be lost if it were cut short: being asked to stop waits for `FINISHING_S` seconds at most."""
+        self._is_finishing = True
+        try:
+            yield
+        finally:
+            self._is_finishing = False
+
+    def _is_to_stop(self) -> bool:
+        if not self._stopping():
+            return False
+        if self._stopped_at is None:
+            self._stopped_at = self._clock.monotonic()
+        return not self._is_finishing or self._clock.monotonic() - self._stopped_at >= FINISHING_S
+
     def _alive(self) -> None:
         if self._lost:
             msg = f"Job {self.job_id} has another owner now."
             raise ClaimLost(msg)
-        if self._stopping():
+        if self._is_to_stop():
             msg = "This worker stops; the job goes on later."
             raise Stopping(msg)
         self._silent_until = self._clock.monotonic() + self._silence_s

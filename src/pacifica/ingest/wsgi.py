@@ -5,20 +5,28 @@ right after it forked the process; from then on a thread sweeps in the backgroun
 """
 
 import logging
+import re
 import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pacifica.ingest import app, rest
 from pacifica.ingest.cli import logs
 from pacifica.ingest.config import load_settings
 from pacifica.ingest.core.errors import IngestError
 from pacifica.ingest.orm import prepare_schema
-from pacifica.ingest.rest.answer import refusals
+from pacifica.ingest.rest.answer import error_json, refusals
 from pacifica.ingest.rest.body import uwsgi
 from pacifica.ingest.transactions import retried
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["application"]
 
 logger = logging.getLogger(__name__)
+
+_PROTOCOL = re.compile(r"HTTP/[0-9]\.[0-9]")
 
 
 class _Process:
@@ -51,10 +59,31 @@ class _Process:
             logger.warning("the service is not ready yet", extra={"reason": str(fault)})
 
 
+class _Sane:
+    """Refuses what CherryPy trips over, and the built-in server never lets through: uWSGI reads a request line leniently.
+
+    Not every version but 1.1 and 1.0: a proxy that speaks `uwsgi` tells that of its client, such as HTTP/2.0.
+    """
+
+    def __init__(self, app: "WSGIApplication") -> None:
+        self._app = app
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        # uWSGI leaves out what it did not find.
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if path.startswith("/") and _PROTOCOL.fullmatch(environ.get("SERVER_PROTOCOL", "")):
+            return self._app(environ, start_response)
+        status = "400 Bad Request"
+        start_response(status, [("Content-Type", "application/json"), ("Connection", "close")])
+        return [error_json(status, "Expected a request line 'METHOD /address HTTP/1.1'.")]
+
+
 _process = _Process()
 
 #: The WSGI application; the documented name.
-application = rest.configure(load_settings())
+application = rest.configure(load_settings(), shortcut=False)
+application.wsgiapp.pipeline.append(("sane", _Sane))
+# A hook, which the shortcut would go around.
 application.merge({"/": {"hooks.before_request_body": _process.answer}})
 
 _server = uwsgi()

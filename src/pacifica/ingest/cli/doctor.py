@@ -22,6 +22,8 @@ from pacifica.ingest.cli.target import Target
 from pacifica.ingest.cli.text import size
 from pacifica.ingest.config import Settings
 from pacifica.ingest.core.errors import NeighbourDown, NoSpace, PolicyRefused, UnsafeSchema
+from pacifica.ingest.core.text import masked
+from pacifica.ingest.local.archive import FolderArchive
 from pacifica.ingest.orm import IngestState, IngestStateSystem
 from pacifica.ingest.queue import celery_app
 
@@ -104,7 +106,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     yield _look("landing zone", lambda: _writable(landing, settings.ingest.keep_free), room)
     yield _look("uniqueid", lambda: _neighbour("uniqueid", settings.uniqueid.url), _start("uniqueid", "url"))
     yield _look("policy", lambda: _policy(service), _start("policy", "ingest_url"))
-    yield _look("archive", lambda: _archive(settings), _start("archiveinterface", "url"))
+    yield _look("archive", lambda: _archive(service), _start("archiveinterface", "url"))
     catalogue = settings.metadata.ingest_url
     yield _look("metadata", lambda: _neighbour("metadata", catalogue), _start("metadata", "ingest_url"))
     if settings.standalone is None:
@@ -161,12 +163,12 @@ def _neighbour(name: str, url: str) -> str:
         connection.request("GET", f"{parts.path}/")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as fault:
-        reason = f"GET {url}: {fault}"
+        reason = f"GET {masked(url)}: {fault}"
         raise NeighbourDown(name, reason) from fault
     finally:
         connection.close()
     if status >= TROUBLE:
-        reason = f"GET {url} answered {status}"
+        reason = f"GET {masked(url)} answered {status}"
         raise NeighbourDown(name, reason)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or kind.default_port} answers"
 
@@ -184,9 +186,14 @@ def _policy(service: app.Service) -> str:
     return _neighbour("policy", url) + f" {url.removeprefix('local:')}" * url.startswith("local:")
 
 
-def _archive(settings: Settings) -> str:
-    url = settings.archiveinterface.url
-    return _writable(app.archive_folder(url)) if url.startswith("file:") else _neighbour("archive", url)
+def _archive(service: app.Service) -> str:
+    url = service.settings.archiveinterface.url
+    archive = service.neighbours.archive
+    if not isinstance(archive, FolderArchive):
+        return _neighbour("archive", url)
+    # First: the folder of an archive that is not mounted must not be made.
+    marker = archive.inspect()
+    return f"{_writable(app.archive_folder(url))}, {marker or 'no marker yet'}"
 
 
 def _broker() -> str:

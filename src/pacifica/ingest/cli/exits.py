@@ -10,8 +10,8 @@ from types import FrameType
 import click
 import peewee
 
-from pacifica.ingest.cli.text import printable
 from pacifica.ingest.core.errors import BadConfiguration, IngestError, Unavailable
+from pacifica.ingest.core.text import printable
 
 __all__ = ["EPILOG", "FAULTS", "Exit", "exit_code", "run"]
 

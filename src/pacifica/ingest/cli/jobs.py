@@ -2,21 +2,24 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
 from pacifica.ingest.app import Service
 from pacifica.ingest.cli import screen
 from pacifica.ingest.cli.exits import EPILOG, Exit
+from pacifica.ingest.cli.history import history
 from pacifica.ingest.cli.target import Target
-from pacifica.ingest.cli.text import local_time
+from pacifica.ingest.cli.text import clock, local_time
 from pacifica.ingest.core.errors import NoSuchJob
 from pacifica.ingest.core.jobs import Job, Status
 from pacifica.ingest.core.states import Phase, State, Step
 
 __all__ = ["JOB_ID", "files", "job", "jobs", "known", "show", "waiting"]
 
+#: Where a job stands that has not ended.
+_UNFINISHED = (Phase.RECEIVING, Phase.READY, Phase.RUNNING)
 #: The type of a job's number on the command line.
 JOB_ID = click.IntRange(min=1, max=2**63 - 1)
 
@@ -44,31 +47,51 @@ def waiting(found: Job | None) -> str:
 @click.option("--state", type=click.Choice([str(state) for state in State]), required=True, help="What clients see.")
 @click.option("--task", type=click.Choice([str(step) for step in Step]), required=True, help="The step.")
 @click.option("--task-percent", type=click.FloatRange(0, 100), default=0.0, show_default=True, help="How far it is.")
-@click.option("--exception", default="", help="The reason of a failure.")
+@click.option("--exception", default="", help="The reason of a failure; by default that an operator ended it.")
 @click.pass_obj
 def job(target: Target, *, job_id: int, state: str, task: str, task_percent: float, exception: str) -> None:
     """Force what clients see of a job.
 
-    FAILED, or 100 percent of 'ingest metadata', ends the job; anything else wakes one that had failed.
+    FAILED, or 100 percent of 'ingest metadata', ends the job; anything else wakes one that had failed, and is refused when
+    the job is over.  A job that is called done by this keeps its bundle: FAILED takes it back, and retry continues it.
     """
-    store = target.service().store
-    store.force(job_id, State(state), Step(task), task_percent, exception)
+    service = target.service()
+    store = service.store
+    is_new = not _is_known(service, job_id)
+    # A failure has a reason, always.
+    reason = exception or ("Ended by an operator." if state == State.FAILED else "")
+    store.force(job_id, State(state), Step(task), task_percent, reason)
     screen.say(_line(store.status(job_id)))
+    if is_new:
+        click.echo(f"Nobody knew a job {job_id} before; clients are told of it now.", err=True)
+
+
+def _is_known(service: Service, job_id: int) -> bool:
+    try:
+        service.store.status(job_id)
+    except NoSuchJob:
+        return False
+    return True
 
 
 @click.command(epilog=EPILOG)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, at most.")
 @click.option("--state", type=click.Choice([str(state) for state in State]), help="Only those that clients see so.")
 @click.option("--phase", type=click.Choice([str(phase) for phase in Phase]), help="Only those that stand so.")
+@click.option("--unfinished", is_flag=True, help="Only those that have not ended.")
 @click.option("--user", help="Only those of this user.")
 @click.pass_obj
-def jobs(target: Target, *, limit: int, state: str | None, phase: str | None, user: str | None) -> None:
-    """List the jobs that changed last, and what each of them waits for."""
+def jobs(
+    target: Target, *, limit: int, state: str | None, phase: str | None, unfinished: bool, user: str | None
+) -> None:
+    """List the jobs that changed last, and why each of them is not done."""
+    if phase and unfinished:
+        msg = "--phase and --unfinished exclude each other."
+        raise click.UsageError(msg)
     service = target.service()
-    found = service.store.statuses(
-        limit=limit, state=State(state) if state else None, phase=Phase(phase) if phase else None, user=user
-    )
-    columns = ("job", "state", "task", "percent", "complete", "updated", "phase", "waits")
+    phases = _UNFINISHED if unfinished else [Phase(phase)] if phase else ()
+    found = service.store.statuses(limit=limit, state=State(state) if state else None, phases=phases, user=user)
+    columns = ("job", "state", "task", "percent", "complete", f"updated ({clock()})", "phase", "why")
     screen.show_table(columns, _rows(service, found), right=("job", "percent"))
 
 
@@ -101,7 +124,7 @@ def show(target: Target, job_id: int) -> None:
     events = service.store.events(job_id)
     if events:
         screen.say("")
-        screen.show_table(("when", "what", ""), [(local_time(event.at), event.name, event.text) for event in events])
+        screen.show_table((f"when ({clock()})", "what", ""), history(events))
 
 
 def _line(status: Status) -> str:
@@ -113,8 +136,9 @@ def _facts(service: Service, status: Status, found: Job | None) -> Iterator[tupl
     yield "accepted", local_time(status.created)
     yield "changed", local_time(status.updated)
     if found is not None:
-        yield "phase", found.phase
+        yield "phase", f"{found.phase}{', forced by hand' if _is_forced(service, found) else ''}"
         yield "waits", waiting(found)
+        yield "gives up", _gives_up(service, found)
         yield "worker", found.worker
         yield "attempts", found.attempt
         yield "workers lost in a row", found.lost_owners or ""
@@ -123,6 +147,19 @@ def _facts(service: Service, status: Status, found: Job | None) -> Iterator[tupl
         yield "files archived", len(service.store.file_ids(status.job_id))
         yield "files under way", len(service.store.intents(status.job_id)) or ""
     yield "reason", status.reason
+
+
+def _gives_up(service: Service, found: Job) -> str:
+    """When a job that waits for a neighbour fails; empty when it does not wait."""
+    if found.phase is not Phase.READY or found.failing is None:
+        return ""
+    patience_s = service.settings.ingest.retry_for
+    return f"at {local_time(found.failing.since + timedelta(seconds=patience_s))} ([ingest] retry_for)"
+
+
+def _is_forced(service: Service, found: Job) -> bool:
+    """Whether somebody called the job done: nothing of it is known to be registered."""
+    return found.phase is Phase.DONE and all(event.name != "done" for event in service.store.events(found.job_id))
 
 
 @click.command(epilog=EPILOG)

@@ -65,7 +65,9 @@ def _round_trip(archive: Archive, parcel: Parcel) -> IngestError | None:
     try:
         archive.store(parcel, _unheard)
         archive.flush()
-        found, size_bytes = archive.digest(parcel.file_id, parcel.digest.algorithm, _unheard)
+        found, size_bytes = archive.digest(
+            parcel.file_id, parcel.digest.algorithm, _unheard, most_bytes=parcel.size_bytes
+        )
     except IngestError as fault:
         return fault
     if (found, size_bytes) == (parcel.digest.value, parcel.size_bytes):

@@ -1,6 +1,5 @@
 """`recover`: what the sweep of every server does, at once and with a report, and the leftovers of version 0.4.1."""
 
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,13 +18,12 @@ from pacifica.ingest.core.errors import NoSuchJob
 from pacifica.ingest.core.states import Kind, Phase
 from pacifica.ingest.local.archive import FolderArchive
 from pacifica.ingest.recovery import Swept
+from pacifica.ingest.staging import STAGED
 
 __all__ = ["recover"]
 
-#: The names of staged files; a landing zone may be /tmp, where others have files too.
-STAGED = re.compile(r"(?P<job_id>[1-9]\d{0,18})(?P<suffix>\.tar|\.json)(?P<part>\.part)?", re.ASCII)
-#: A partial file that was not written for that long, in seconds, belongs to nobody.
-PART_S = 86_400.0
+#: A file that was not written for that long, in seconds, and that no job names, belongs to nobody.
+FORGOTTEN_S = 86_400.0
 #: The pause between two sweeps, in seconds.
 SWEEP_EVERY_S = 1.0
 #: A job is watched for that much longer than its lease, in seconds.
@@ -38,10 +36,10 @@ def recover(target: Target) -> None:
     """Pick up at once what a crash or version 0.4.1 left behind.
 
     Takes over jobs that show no progress for a lease, tells the workers of jobs that nobody took up, takes up staged files
-    of unfinished jobs of version 0.4.1, and removes partial files.  Safe at any time, and in several processes.
+    of unfinished jobs of version 0.4.1, and removes partial files and bundles that no job needs any more.  Safe at any time, and in several processes.
     """
     service = target.service()
-    found = [*_sweep(service), *_strays(service), *_parts(service), *_pieces(service)]
+    found = [*_sweep(service), *_strays(service), *_parts(service), *_risen(service), *_pieces(service)]
     screen.say("\n".join(found) or "Nothing was left behind.")
 
 
@@ -107,9 +105,20 @@ def _parts(service: Service) -> Iterator[str]:
         with suppress(NoSuchJob):
             service.store.status(job_id)
             found = known(service, job_id)
-            if _age_s(path) > PART_S and not (found and found.phase is Phase.RECEIVING):
+            if _age_s(path) > FORGOTTEN_S and not (found and found.phase is Phase.RECEIVING):
                 path.unlink(missing_ok=True)
                 yield f"{path}: removed, a part of an upload that ended long ago"
+
+
+def _risen(service: Service) -> Iterator[str]:
+    """Remove whole files of jobs that are over and name none any more, as a server that slept too long leaves them."""
+    for job_id, kind, path in _staged(service, part=False):
+        job = known(service, job_id)
+        is_over = job and (job.path, job.kind) == ("", kind) and job.phase in {Phase.DONE, Phase.FAILED}
+        # Another landing zone's number is another system's.
+        if job and is_over and service.staging.is_here(path, job.landing_zone) and _age_s(path) > FORGOTTEN_S:
+            service.staging.remove(path, job.landing_zone)
+            yield f"{path}: removed, job {job_id} was over long ago"
 
 
 def _pieces(service: Service) -> Iterator[str]:
@@ -120,4 +129,7 @@ def _pieces(service: Service) -> Iterator[str]:
 
 
 def _age_s(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
+    """How long ago a file was written; one that is gone by now, as its upload ended, is as new as can be."""
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime
+    return 0.0

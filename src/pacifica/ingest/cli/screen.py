@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from pacifica.ingest.cli.text import printable
+from pacifica.ingest.core.text import printable
 from pacifica.ingest.core.wire import Body
 
 __all__ = ["JobView", "console", "follow", "say", "show_table", "view"]

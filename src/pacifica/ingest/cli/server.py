@@ -47,8 +47,8 @@ def server(
     prepare()
     settings = standalone_settings(standalone) if standalone else load_settings()
     rest.configure(settings, cp_config)
-    with app.standalone(settings, standalone, prepare) if standalone else _attended(settings):
-        rest.serve(address, port, ready=lambda url: _greet(url, settings))
+    with app.standalone(settings, standalone, prepare) if standalone else _attended(settings) as service:
+        rest.serve(address, port, ready=lambda url: _greet(url, settings), stopping=service.stopping.set)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pacifica.ingest.cli.text import printable
 from pacifica.ingest.core.errors import NeighbourDown
+from pacifica.ingest.core.text import printable
 
 __all__ = ["running_server"]
 

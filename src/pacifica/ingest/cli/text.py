@@ -1,19 +1,11 @@
-"""Foreign text on a terminal, and figures for people.
-
-Names of files and reasons come from senders: none of their characters may move the cursor or forge a line.
-"""
+"""Figures for people."""
 
 from datetime import UTC, datetime
 
-__all__ = ["local_time", "printable", "rate", "size"]
+__all__ = ["clock", "local_time", "rate", "size"]
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _STEP = 1000
-
-
-def printable(text: str) -> str:
-    """The text with every character escaped that a terminal would not show as it is."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def size(size_bytes: float) -> str:
@@ -35,3 +27,9 @@ def local_time(moment: datetime) -> str:
     """A moment as this machine's clock shows it: `2026-11-24 08:15:02`."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone().isoformat(sep=" ", timespec="seconds")[:19]
+
+
+def clock() -> str:
+    """The zone that `local_time` shows, as `UTC` or `UTC+01:00`."""
+    offset = datetime.now(UTC).astimezone().isoformat()[-6:]
+    return "UTC" if offset == "+00:00" else f"UTC{offset}"

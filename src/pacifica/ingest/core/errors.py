@@ -7,13 +7,15 @@
     │   ├── BadRequest          the HTTP request itself
     │   │   ├── LengthRequired  nobody can tell where the body ends
     │   │   ├── LengthMismatch  fewer bytes arrived than announced
+    │   │   ├── DigestMismatch  other bytes arrived than the sender announced
     │   │   ├── TooLarge        more bytes than the configured limit
+    │   │   ├── TooSlow         it came below the configured rate
+    │   │   ├── UntrustedPeer   somebody names a user who may not
     │   │   └── KeyReused       an Idempotency-Key that came with something else before
     │   ├── BadBundle           not a tar bundle that we take
     │   ├── BadMetadata         metadata.txt, or the document of a move, cannot be read
     │   ├── BadPath             a path that we neither follow nor store
     │   ├── FaultyBundle        the check found faults; carries all of them
-    │   ├── DigestMismatch      bytes that do not have the digest they were said to have
     │   └── PolicyRefused       the submitter may not do this
     ├── Conflict                the neighbours hold something else under our ids; permanent
     ├── NoSuchJob               an unknown job id
@@ -21,7 +23,11 @@
     ├── Unavailable             try again later; the only retryable branch
     │   ├── NeighbourDown       no usable answer from a neighbour
     │   ├── ArchiveMismatch     the archive does not hold what was sent
+    │   ├── IdTaken             the archive refused an id that holds something else
     │   ├── DatabaseDown        the state store cannot be reached
+    │   │   └── Unconfirmed     it went away while it committed an upload
+    │   ├── Busy                as many uploads as we take are under way
+    │   ├── TooManyUploads      as many of one user as we take are under way
     │   └── NoSpace             the disk is full
     ├── ClaimLost               another worker owns the job now; the loser stops without a word
     ├── Stopping                the process was asked to stop; the job goes on later
@@ -42,11 +48,13 @@ __all__ = [
     "BadMetadata",
     "BadPath",
     "BadRequest",
+    "Busy",
     "ClaimLost",
     "Conflict",
     "DatabaseDown",
     "DigestMismatch",
     "FaultyBundle",
+    "IdTaken",
     "IngestError",
     "JobBusy",
     "KeyReused",
@@ -59,8 +67,12 @@ __all__ = [
     "Refused",
     "Stopping",
     "TooLarge",
+    "TooManyUploads",
+    "TooSlow",
     "Unavailable",
+    "Unconfirmed",
     "UnsafeSchema",
+    "UntrustedPeer",
 ]
 
 
@@ -111,8 +123,33 @@ class LengthMismatch(BadRequest):
         self.found = found
 
 
+class DigestMismatch(BadRequest):
+    """The body does not have the digest that came with it: send it again, nothing of it was kept.
+
+    Attributes:
+        field: the header that announced the digest.
+        algorithm: the digest's name.
+        expected: hex digest that was announced.
+        found: hex digest of the bytes that arrived.
+
+    """
+
+    code = "digest_mismatch"
+
+    def __init__(self, field: str, algorithm: str, expected: str, found: str) -> None:
+        """Tell both digests."""
+        super().__init__(
+            f"The body was changed on the way, or {field} is wrong: it announced the {algorithm} {expected}, what arrived "
+            f"has {found}. Nothing was kept; send it again."
+        )
+        self.field = field
+        self.algorithm = algorithm
+        self.expected = expected
+        self.found = found
+
+
 class TooLarge(BadRequest):
-    """The body is larger than `[ingest] max_upload_size` allows: send smaller bundles, or ask the operator.
+    """The body is larger than `[ingest] max_upload_size` or `max_metadata_size` allows: send less, or ask the operator.
 
     Attributes:
         limit: allowed size in bytes.
@@ -126,6 +163,47 @@ class TooLarge(BadRequest):
         """Tell the limit, in bytes."""
         super().__init__(f"The body is larger than the {limit} bytes that this service takes in one request.")
         self.limit = limit
+
+
+class TooSlow(BadRequest):
+    """The request came more slowly than `[ingest] min_rate` allows: send it faster, or ask the operator.
+
+    Attributes:
+        limit: the least rate in bytes per second.
+
+    """
+
+    code = "too_slow"
+    status = 408
+
+    def __init__(self, limit: int) -> None:
+        """Tell the rate, in bytes per second."""
+        super().__init__(
+            f"The request came more slowly than {limit} bytes per second. Nothing was kept; send it again."
+        )
+        self.limit = limit
+
+
+class UntrustedPeer(BadRequest):
+    """The user is named by somebody who is none of the operator's proxies: send the request through the proxy.
+
+    Attributes:
+        header: that names the user.
+        peer: who sent it, for the log; empty when that is not known.
+
+    """
+
+    code = "untrusted_peer"
+    status = 403
+
+    def __init__(self, header: str, peer: str) -> None:
+        """Tell which header; who sent it knows itself."""
+        super().__init__(
+            f"{header} is taken from the proxies of this service alone ([ingest] trusted_proxies), and this request comes "
+            "from elsewhere. Nothing was kept."
+        )
+        self.header = header
+        self.peer = peer
 
 
 class KeyReused(BadRequest):
@@ -215,28 +293,6 @@ class FaultyBundle(Refused):
         lines = [*faults[: self.SHOWN], *([f"… and {more} more"] if more > 0 else [])]
         super().__init__("\n".join(lines))
         self.faults = tuple(faults)
-
-
-class DigestMismatch(Refused):
-    """Bytes do not have the digest that they were said to have: send them again.
-
-    Attributes:
-        path: which file, or `body` for a whole request.
-        algorithm: the digest's name.
-        expected: hex digest that was announced.
-        found: hex digest of the bytes.
-
-    """
-
-    code = "digest_mismatch"
-
-    def __init__(self, path: str, algorithm: str, expected: str, found: str) -> None:
-        """Tell both digests."""
-        super().__init__(f"{path!r}: {algorithm} is {found}, but {expected} was announced.")
-        self.path = path
-        self.algorithm = algorithm
-        self.expected = expected
-        self.found = found
 
 
 class PolicyRefused(Refused):
@@ -333,10 +389,84 @@ class ArchiveMismatch(Unavailable):
         self.reason = reason
 
 
+class IdTaken(Unavailable):
+    """The archive refused an id, as it holds something else; nothing was lost, the file is sent again under another id.
+
+    Attributes:
+        file_id: the archive's id; nothing of ours lies under it.
+        path: the file in the bundle.
+
+    """
+
+    code = "id_taken"
+
+    def __init__(self, file_id: int, path: str) -> None:
+        """Tell which id and which file."""
+        super().__init__(
+            f"{path!r} cannot be archived as {file_id}: the id holds something else already, which was kept"
+        )
+        self.file_id = file_id
+        self.path = path
+
+
 class DatabaseDown(Unavailable):
     """The database cannot be reached or refused the statement for now."""
 
     code = "database_down"
+
+
+class Unconfirmed(DatabaseDown):
+    """The database went away while it committed an upload: ask for the state of the job when it is back.
+
+    No refusal, so clients get the job: it is done like any other, or fails and says that it is to be sent again.
+
+    Attributes:
+        job_id: the number of the job.
+
+    """
+
+    code = "unconfirmed"
+    status = 202
+
+    def __init__(self, job_id: int) -> None:
+        """Tell which job."""
+        super().__init__(f"Whether job {job_id} was accepted is not known yet. Ask for its state.")
+        self.job_id = job_id
+
+
+class Busy(Unavailable):
+    """As many uploads as `[ingest] max_uploads` allows are under way: send it again later.
+
+    Attributes:
+        limit: uploads at once.
+
+    """
+
+    code = "busy"
+
+    def __init__(self, limit: int) -> None:
+        """Tell the limit."""
+        super().__init__(f"{limit} uploads are under way, which is all that this service takes at once. Come again.")
+        self.limit = limit
+
+
+class TooManyUploads(Unavailable):
+    """As many uploads of one user as `[ingest] max_uploads_per_user` allows are under way: wait for one to end.
+
+    Attributes:
+        limit: uploads of one user at once.
+
+    """
+
+    code = "too_many_uploads"
+    status = 429
+
+    def __init__(self, limit: int) -> None:
+        """Tell the limit."""
+        super().__init__(
+            f"{limit} uploads of this user are under way, which is all that are taken at once. Come again."
+        )
+        self.limit = limit
 
 
 class NoSpace(Unavailable):

@@ -3,8 +3,8 @@
 Not the row of a database (`orm`) and not the work (`pipeline`).  Any floor may import this.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from pacifica.ingest.core.states import Kind, Phase, State, Step
 
@@ -17,6 +17,8 @@ __all__ = [
     "Series",
     "Status",
     "fate",
+    "forced",
+    "resumed",
     "retry_delay_s",
     "series_of",
 ]
@@ -90,6 +92,7 @@ class Job:
         frozen: the map file → archive id is final, registration may have begun.
         user: the authenticated user, as the request told it.
         path: the staged file, or empty once it is cleaned away.
+        landing_zone: which one the staged file lies in; empty when that is not known.
         size_bytes: length of the staged file.
 
     """
@@ -108,6 +111,7 @@ class Job:
     frozen: bool
     user: str
     path: str
+    landing_zone: str
     size_bytes: int
 
 
@@ -167,6 +171,43 @@ def fate(job: Job) -> str:
     )
 
 
+def forced(job: Job, state: str, *, complete: bool, is_needed: bool) -> Phase | None:
+    """The phase that a forced state brings a job to; None when the state does not fit the job.
+
+    An end ends it, and a live state wakes one that failed.  A live state does not fit what has nothing to go on with: it
+    would be shown for ever.
+
+    Args:
+        job: as it is.
+        state: what clients are to be told.
+        complete: whether that is an end.
+        is_needed: whether the staged file is not being removed.
+
+    """
+    if not complete:
+        is_over = job.phase is Phase.DONE or (job.phase is Phase.FAILED and not is_needed)
+        return None if is_over else Phase.READY if job.phase is Phase.FAILED else job.phase
+    # One that is done has no bundle, unless "done" was forced: that can be taken back.
+    if job.phase is Phase.DONE and not (job.path and is_needed):
+        return Phase.DONE
+    return Phase.FAILED if state == State.FAILED else Phase.DONE
+
+
+def resumed(series: Series | None, *, due: datetime, now: datetime) -> Series | None:
+    """The series of a job that is claimed: the time in which it waited for a worker does not count.
+
+    Args:
+        series: as it was.
+        due: from when on the job could be claimed, aware UTC.
+        now: aware UTC.
+
+    """
+    if series is None:
+        return None
+    queued = max(now - due, timedelta())
+    return replace(series, since=min(series.since + queued, now))
+
+
 def series_of(job: Job, step: Step, now: datetime) -> Series:
     """The series that a transient fault belongs to: a job that got further than before begins a new one.
 
@@ -179,4 +220,5 @@ def series_of(job: Job, step: Step, now: datetime) -> Series:
     order = list(Step)
     if job.failing is None or order.index(step) > order.index(job.failing.step):
         return Series(since=now, step=step)
-    return job.failing
+    # A clock that was set back must not make it endless.
+    return replace(job.failing, since=min(job.failing.since, now))

@@ -7,30 +7,31 @@ Source: the Metadata service's `PUT /ingest`, measured on pacifica-metadata 0.13
 """
 
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Self, TypeGuard, cast
 
 from pacifica.ingest.core.digests import Digest
 from pacifica.ingest.core.errors import BadMetadata, BadPath, PolicyRefused
+from pacifica.ingest.core.files import FileEntry, Files
 from pacifica.ingest.core.paths import canonical, clip, entry_path
+from pacifica.ingest.core.strict_json import Elements, Flaw, NotAList, ensure_bounded, flaws, is_plain, shown
 
-__all__ = ["MIMETYPES", "SUBMISSION", "Document", "Entry", "FileEntry", "Registration", "submission"]
+__all__ = ["MIMETYPES", "SUBMISSION", "Document", "Entry", "Registration", "submission"]
 
 Entry = dict[str, Any]
 #: A document ready for the catalogue.
-Registration = list[Entry]
+Registration = Collection[Entry]
 
 #: What every document says: who submits, for which project, from which instrument.
 SUBMISSION = ("submitter", "project", "instrument")
 
 MAX_TEXT = 255
 MAX_FAULTS = 1000
-#: What no database keeps in a text: NUL, and lone surrogates.
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+MAX_SIZE = 2**63 - 1
 #: The years 1 and 9999 in unix time; Metadata knows no others.
 FIRST_TIME_S, LAST_TIME_S = -62_135_596_800, 253_402_300_799
 #: `multipart/` is missing on purpose: Metadata refuses it.
@@ -38,27 +39,9 @@ MIMETYPES = tuple(
     f"{kind}/" for kind in ("application", "audio", "font", "example", "image", "message", "model", "text", "video")
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
-    """One file as the metadata names it.
-
-    Attributes:
-        seq: its place among the files of the document, from 0.
-        at: its index in the document, for messages.
-        path: canonical path below `data/`.
-        size_bytes: length, or None when the document does not give one (a fault that the check reports).
-        digest: what the bytes must hash to, or None when it cannot be read (a fault as well).
-        source: for moves, where the file lies now; else empty.
-
-    """
-
-    seq: int
-    at: int
-    path: str
-    size_bytes: int | None
-    digest: Digest | None
-    source: str
+_PAIRS = {"TransactionKeyValue", "FileKeyValue"}
+_DIGIT = re.compile(r"\d")
+_DIGITS = re.compile(r"\d{1,19}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,47 +49,59 @@ class Document:
     """A metadata document that could be read.
 
     Attributes:
-        entries: the list as it was sent; not changed by anybody.
+        entries: the list as it was sent, decoded anew each time it is iterated; not to be changed by anybody.
         files: the entries of table `Files`, in the document's order.
         faults: what the catalogue would refuse, one sentence each.
 
     """
 
-    entries: Sequence[Entry]
-    files: Sequence[FileEntry]
+    entries: Collection[Entry]
+    files: Files
     faults: Sequence[str]
 
     @classmethod
-    def parse(cls, text: bytes, members: Container[str] = ()) -> "Document":
-        """Read a document.
+    def read(cls, pieces: Callable[[], Iterable[bytes]], members: Container[str] = ()) -> Self:
+        """Read a document of any length, entry by entry.
 
         Args:
-            text: JSON in UTF-8, with or without a byte order mark.
+            pieces: begins to read the text, JSON in UTF-8 with or without a byte order mark, cut anywhere; called again
+                whenever the entries are asked for.
             members: canonical paths in the bundle; see `paths.entry_path`.
 
         Raises:
             BadMetadata: no JSON, not a list of objects with a `destinationTable`, a file without a usable path, or
-                a `Transactions._id`, which only the service may give.  Not retryable.
+                a `Transactions._id`, which only the service may give; with all other faults of the document, up to
+                `MAX_FAULTS`.  Not retryable.
 
         """
+        elements = Elements(pieces())
+        reading = _Reading(members)
         try:
-            loaded = json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
-        except (ValueError, RecursionError) as fault:
+            ensure_bounded(pieces())
+            for entry in elements:
+                reading.read(entry, broken=elements.broken)
+                if reading.is_hopeless:
+                    break
+        except NotAList as other:
+            raise BadMetadata([f"The metadata must be a list of objects, not {_kind(other.value)}."]) from other
+        except ValueError as fault:
             raise BadMetadata([f"The metadata is not JSON: {fault}"]) from fault
-        return cls.of(loaded, members)
+        return cls(entries=_Entries(pieces, reading.count), files=reading.files, faults=reading.faults())
 
     @classmethod
-    def of(cls, loaded: object, members: Container[str] = ()) -> "Document":
-        """Check the shape of a decoded document; see `parse`."""
+    def parse(cls, text: bytes, members: Container[str] = ()) -> Self:
+        """As `read`, of a text that is in memory."""
+        return cls.read(lambda: [text], members)
+
+    @classmethod
+    def of(cls, loaded: object, members: Container[str] = ()) -> Self:
+        """Check a decoded document; see `read`."""
         if not isinstance(loaded, list):
             raise BadMetadata([f"The metadata must be a list of objects, not {_kind(loaded)}."])
-        shape = list(_shape_faults(loaded))
-        if shape:
-            raise BadMetadata(shape[:MAX_FAULTS])
-        files, paths = _read_files(loaded, members)
-        if paths:
-            raise BadMetadata(paths[:MAX_FAULTS])
-        return cls(entries=loaded, files=files, faults=tuple(_faults(loaded, files))[:MAX_FAULTS])
+        reading = _Reading(members)
+        for entry in loaded:
+            reading.read(entry, broken=True)
+        return cls(entries=loaded, files=reading.files, faults=reading.faults())
 
     def registration(self, job_id: int, file_ids: Mapping[int, int] | None = None) -> Registration:
         """The document as the catalogue takes it.
@@ -116,26 +111,73 @@ class Document:
             file_ids: place of a file → its archive id; None before ids are known (for Policy).
 
         Returns:
-            a list that shares nothing with this document: files with `_id`, a `subdir` below `data/` and a bare
-            `hashsum`, then the transaction's id.
+            entries that share nothing with this document and are made anew each time: files with `_id`, a `subdir` below
+            `data/` and a bare `hashsum`, then the transaction's id.
 
         """
-        listed = [_copied(entry) for entry in self.entries]
-        for file in self.files:
-            listed[file.at] |= _registered(self.entries[file.at], file)
-            if file_ids is not None:
-                listed[file.at]["_id"] = file_ids[file.seq]
-        return [*listed, {"destinationTable": "Transactions._id", "value": job_id}]
+        return _Registered(self, job_id, file_ids)
 
 
-def submission(entries: Sequence[Entry]) -> dict[str, str]:
+class _Entries(Collection[Entry]):
+    """The entries of a text that was read before."""
+
+    def __init__(self, pieces: Callable[[], Iterable[bytes]], count: int) -> None:
+        self._pieces = pieces
+        self._count = count
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(Elements(self._pieces()))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, entry: object) -> bool:
+        return any(entry == other for other in self)
+
+
+class _Registered(Collection[Entry]):
+    """See `Document.registration`."""
+
+    def __init__(self, document: Document, job_id: int, file_ids: Mapping[int, int] | None) -> None:
+        self._document = document
+        self._job_id = job_id
+        self._file_ids = file_ids
+
+    def __iter__(self) -> Iterator[Entry]:
+        files = iter(self._document.files)
+        file = next(files, None)
+        for at, entry in enumerate(self._document.entries):
+            copy = _copied(entry)
+            if file is not None and file.at == at:
+                copy |= _registered(entry, file)
+                if self._file_ids is not None:
+                    copy["_id"] = self._file_ids[file.seq]
+                file = next(files, None)
+            yield copy
+        yield {"destinationTable": "Transactions._id", "value": self._job_id}
+
+    def __len__(self) -> int:
+        return len(self._document.entries) + 1
+
+    def __contains__(self, entry: object) -> bool:
+        return any(entry == other for other in self)
+
+
+def submission(entries: Iterable[Entry]) -> dict[str, str]:
     """What a document says for each of `SUBMISSION`, as text; the first entry counts, as for Policy and the catalogue.
 
     Raises:
         PolicyRefused: one of them is missing, empty, or neither a number nor a string.  Not retryable.
 
     """
-    values = {key: _first(entries, f"Transactions.{key}") for key in SUBMISSION}
+    values: dict[str, str] = dict.fromkeys(SUBMISSION, "")
+    wanted = {f"Transactions.{key}": key for key in SUBMISSION}
+    for entry in entries:
+        key = wanted.pop(entry["destinationTable"], None)
+        if key is not None:
+            values[key] = _text(entry.get("value"))
+        if not wanted:
+            break
     missing = [f"Transactions.{key}" for key, value in values.items() if not value]
     if missing:
         reason = f"{', '.join(missing)} must be given, as a text or a number."
@@ -143,16 +185,13 @@ def submission(entries: Sequence[Entry]) -> dict[str, str]:
     return values
 
 
-def _first(entries: Sequence[Entry], table: str) -> str:
-    value = next((entry.get("value") for entry in entries if entry["destinationTable"] == table), None)
+def _text(value: object) -> str:
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def _copied(entry: Entry) -> Entry:
-    # Nearly all values are plain; for the others JSON is the shortest deep copy.
-    return {
-        key: json.loads(json.dumps(value)) if isinstance(value, dict | list) else value for key, value in entry.items()
-    }
+    # JSON is the shortest deep copy.
+    return entry.copy() if is_plain(entry) else cast("Entry", json.loads(json.dumps(entry)))
 
 
 def _registered(entry: Entry, file: FileEntry) -> Entry:
@@ -165,22 +204,11 @@ def _registered(entry: Entry, file: FileEntry) -> Entry:
 def _folder(entry: Entry, file: FileEntry) -> str:
     """The subdir below `data/`, so that `canonical` of it and the name is the file's path again."""
     subdir = str(entry.get("subdir", ""))
+    if not subdir or file.path == f"{subdir}/{entry['name']}":
+        return subdir
     if canonical(f"{subdir}/{entry['name']}") != file.path:
         subdir = clip(subdir)
     return "/".join(part for part in subdir.split("/") if part not in {"", "."})
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        msg = f"{text} is too large for a number"
-        raise ValueError(msg)
-    return value
-
-
-def _no_constant(name: str) -> None:
-    msg = f"{name} is no JSON number"
-    raise ValueError(msg)
 
 
 def _kind(value: object) -> str:
@@ -188,52 +216,104 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _shape_faults(loaded: Sequence[object]) -> Iterator[str]:
-    for at, entry in enumerate(loaded):
-        if not isinstance(entry, dict):
-            yield f"[{at}]: expected an object, got {_kind(entry)}"
-        elif not isinstance(entry.get("destinationTable"), str):
-            yield f"[{at}].destinationTable: expected a string, got {_kind(entry.get('destinationTable'))}"
-        elif entry["destinationTable"] == "Transactions._id":
-            yield f"[{at}]: Transactions._id is given by the service; take it out"
+class _Reading:
+    """One pass over a document, which gathers files and faults."""
 
+    def __init__(self, members: Container[str]) -> None:
+        self.files = Files()
+        #: How many entries were read.
+        self.count = 0
+        self._members = members
+        #: Faults with which nobody can tell what is meant, and those for which the catalogue would refuse the document.
+        self._shape: list[str] = []
+        self._refused: list[str] = []
+        self._pairs: set[tuple[str, ...]] = set()
 
-def _read_files(entries: Sequence[Entry], members: Container[str]) -> tuple[list[FileEntry], list[str]]:
-    files: list[FileEntry] = []
-    faults: list[str] = []
-    for at, entry in enumerate(entries):
-        if entry["destinationTable"] != "Files":
-            continue
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether there are as many faults as are told, and `faults` will raise: to read on would only cost time."""
+        return len(self._shape) == MAX_FAULTS
+
+    def read(self, entry: object, *, broken: bool) -> None:
+        """Read the next entry; see `Elements.broken`."""
+        at = self.count
+        self.count += 1
+        faults = list(_shape_faults(at, entry, broken=broken))
+        if faults or not isinstance(entry, dict):
+            _note(self._shape, faults)
+            return
+        if entry["destinationTable"] == "Files":
+            self._read_file(at, entry)
+        elif entry["destinationTable"] in _PAIRS:
+            _note(self._refused, _pair_faults(at, entry, self._pairs))
+
+    def faults(self) -> tuple[str, ...]:
+        """What the catalogue would refuse.
+
+        Raises:
+            BadMetadata: all faults, when there are some of the other kind.
+
+        """
+        if len(set(self.files.paths)) != len(self.files):
+            named = Counter(self.files.paths)
+            _note(
+                self._refused, (f"{shown(path)} is named {count} times" for path, count in named.items() if count > 1)
+            )
+        if self._shape:
+            raise BadMetadata([*self._shape, *self._refused][:MAX_FAULTS])
+        return tuple(self._refused)
+
+    def _read_file(self, at: int, entry: Entry) -> None:
+        source = entry.get("source", "")
         try:
-            files.append(_read_file(len(files), at, entry, members))
-        except (BadPath, TypeError) as fault:
-            faults.append(f"[{at}]: {fault}")
-    return files, faults
+            path = entry_path(entry.get("subdir", ""), entry["name"], self._members)
+        except BadPath as fault:
+            _note(self._shape, [f"[{at}]: {shown(fault.path)}: {fault.reason}"])
+            return
+        file = self.files.add(
+            at=at,
+            path=path,
+            size_bytes=_size(entry.get("size")),
+            digest=_digest(entry),
+            source=source if isinstance(source, str) else "",
+        )
+        faults = list(_file_faults(entry, file))
+        if faults:
+            _note(self._refused, [f"[{at}].{fault} (of {shown(path)})" for fault in faults])
 
 
-def _read_file(seq: int, at: int, entry: Entry, members: Container[str]) -> FileEntry:
-    subdir, name = entry.get("subdir", ""), entry.get("name")
-    if not isinstance(subdir, str) or not isinstance(name, str):
-        msg = "a file needs a `name` and a `subdir`, both strings"
-        raise TypeError(msg)
-    source = entry.get("source", "")
-    return FileEntry(
-        seq=seq,
-        at=at,
-        path=entry_path(subdir, name, members),
-        size_bytes=_size(entry.get("size")),
-        digest=_digest(entry),
-        source=source if isinstance(source, str) else "",
-    )
+def _note(faults: list[str], more: Iterable[str]) -> None:
+    """Add faults, but no more than a person could want."""
+    faults.extend(islice(more, MAX_FAULTS - len(faults)))
+
+
+def _shape_faults(at: int, entry: object, *, broken: bool) -> Iterator[str]:
+    if isinstance(entry, Flaw):
+        yield f"[{at}]: {entry.reason}"
+    elif not isinstance(entry, dict):
+        yield f"[{at}]: expected an object, got {shown(entry)}"
+    else:
+        if broken or not is_plain(entry):
+            yield from flaws(entry, f"[{at}]", broken=broken)
+        table = entry.get("destinationTable")
+        if table == "Transactions._id":
+            yield f"[{at}]: Transactions._id is given by the service; take it out"
+        for key in ("name", "subdir") if table == "Files" else ("destinationTable",):
+            value = entry.get(key, "" if key == "subdir" else None)
+            # The reason for a flaw was told.
+            if not isinstance(value, str | Flaw):
+                yield f"[{at}].{key}: expected a string, got {shown(value)}"
 
 
 def _size(value: object) -> int | None:
     """Metadata takes whole numbers, also written as text."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    if isinstance(value, str) and not re.fullmatch(r"\d{1,19}", value, re.ASCII):
-        return None
-    return int(value) if int(value) >= 0 else None
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    return value if _is_integer(value) and 0 <= value <= MAX_SIZE else None
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _digest(entry: Entry) -> Digest | None:
@@ -243,20 +323,12 @@ def _digest(entry: Entry) -> Digest | None:
         return None
 
 
-def _faults(entries: Sequence[Entry], files: Sequence[FileEntry]) -> Iterator[str]:
-    """What the Metadata service answers 500 to, found before a byte is sent."""
-    for file in files:
-        for fault in _file_faults(entries[file.at], file):
-            yield f"[{file.at}] {file.path!r}: {fault}"
-    for path, count in Counter(file.path for file in files).items():
-        if count > 1:
-            yield f"{path!r} is named {count} times"
-    yield from _key_value_faults(entries)
-
-
 def _file_faults(entry: Entry, file: FileEntry) -> Iterator[str]:
+    """What the Metadata service answers 500 to, found before a byte is sent; each begins with the key."""
     if file.size_bytes is None:
-        yield f"size {entry.get('size')!r} is not a whole number of bytes"
+        size = entry.get("size")
+        kind = f"an integer from 0 to {MAX_SIZE}" if _is_integer(size) else "an integer"
+        yield f"size: expected {kind}, got {shown(size)}"
     if file.digest is None:
         try:
             Digest.parse(entry.get("hashtype"), entry.get("hashsum"))
@@ -264,45 +336,45 @@ def _file_faults(entry: Entry, file: FileEntry) -> Iterator[str]:
             yield str(fault)
     mimetype = entry.get("mimetype")
     if not isinstance(mimetype, str) or not mimetype.startswith(MIMETYPES):
-        yield f"mimetype {mimetype!r} does not begin with one of {', '.join(MIMETYPES)}"
-    yield from _text_faults("name", entry["name"])
-    yield from _text_faults("subdir", _folder(entry, file))
-    if isinstance(mimetype, str):
-        yield from _text_faults("mimetype", mimetype)
+        yield f"mimetype: expected a string that begins with {' or '.join(MIMETYPES)}, got {shown(mimetype)}"
+    elif not _is_storable(mimetype):
+        yield f"mimetype: {_unstorable(mimetype)}"
+    for key, text in (("name", entry["name"]), ("subdir", _folder(entry, file))):
+        if len(text) > MAX_TEXT:
+            yield f"{key}: {_unstorable(text)}"
     for key in ("mtime", "ctime"):
         if not _is_time(entry.get(key)):
-            yield f"{key} {entry.get(key)!r} is not a time"
+            yield f"{key}: expected a time, got {shown(entry.get(key))}"
 
 
 def _is_time(value: object) -> bool:
     """Metadata reads many texts, of which only what is surely no time is refused here, and unix time in whole seconds."""
     if isinstance(value, str):
-        return any(letter.isdigit() for letter in value)
-    return isinstance(value, int) and not isinstance(value, bool) and FIRST_TIME_S <= value <= LAST_TIME_S
+        return _DIGIT.search(value) is not None
+    return _is_integer(value) and FIRST_TIME_S <= value <= LAST_TIME_S
 
 
-def _text_faults(key: str, value: object) -> Iterator[str]:
-    if not isinstance(value, str | int | float):
-        yield f"{key} must be a string, not {_kind(value)}"
-        return
-    if len(str(value)) > MAX_TEXT:
-        yield f"{key} is longer than {MAX_TEXT} characters"
-    if UNSTORABLE.search(str(value)):
-        yield f"{key} contains a NUL character or broken text"
+def _is_storable(text: str) -> bool:
+    return len(text) <= MAX_TEXT and "\0" not in text
 
 
-def _key_value_faults(entries: Sequence[Entry]) -> Iterator[str]:
-    seen: set[tuple[str, ...]] = set()
-    for at, entry in enumerate(entries):
-        table = entry["destinationTable"]
-        if table not in {"TransactionKeyValue", "FileKeyValue"}:
-            continue
-        if table == "FileKeyValue" and not isinstance(entry.get("file_id"), int | str):
-            yield f"[{at}].file_id: expected the id of a file that is already registered"
-        for key in ("key", "value"):
-            for fault in _text_faults(key, entry.get(key)):
-                yield f"[{at}]: {fault}"
-        pair = (table, str(entry.get("file_id")), str(entry.get("key")), str(entry.get("value")))
-        if pair in seen:
-            yield f"[{at}]: the pair {pair[2]!r}, {pair[3]!r} is given twice"
-        seen.add(pair)
+def _unstorable(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        return f"expected at most {MAX_TEXT} characters, got {len(text)}"
+    return "expected a text without NUL characters"
+
+
+def _pair_faults(at: int, entry: Entry, seen: set[tuple[str, ...]]) -> Iterator[str]:
+    table, file_id = entry["destinationTable"], entry.get("file_id")
+    if table == "FileKeyValue" and not isinstance(file_id, int | str):
+        yield f"[{at}].file_id: expected the id of a file that is already registered, got {shown(file_id)}"
+    for key in ("key", "value"):
+        value = entry.get(key)
+        if not isinstance(value, str | int | float):
+            yield f"[{at}].{key}: expected a string, got {shown(value)}"
+        elif not _is_storable(str(value)):
+            yield f"[{at}].{key}: {_unstorable(str(value))}"
+    pair = (table, str(file_id), str(entry.get("key")), str(entry.get("value")))
+    if pair in seen:
+        yield f"[{at}]: the pair {shown(pair[2])}, {shown(pair[3])} is given twice"
+    seen.add(pair)

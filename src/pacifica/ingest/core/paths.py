@@ -78,7 +78,7 @@ def member_path(name: str) -> str:
         BadPath: absolute, not below `data/` (metadata can name no such file), or as for `canonical`.  Not retryable.
 
     """
-    if _is_plain(name):
+    if name.startswith("data/") and _is_plain(name):
         return name[len(_ROOT) + 1 :]
     if name.startswith("/"):
         raise BadPath(name, "absolute names are not allowed")
@@ -113,19 +113,14 @@ def entry_path(subdir: str, name: str, members: Container[str] = ()) -> str:
 
     """
     path = f"{subdir}/{name}"
+    if path[0] not in "/." and not path.startswith("data/") and _is_plain(path):
+        return path
     if name.rpartition("/")[2] in {"", "."}:
         raise BadPath(path, "the file has no name")
     whole = canonical(path)
     return whole if whole in members or not path.startswith(f"{_ROOT}/") else canonical(clip(path))
 
 
-def _is_plain(name: str) -> bool:
-    """Whether a member's name needs no work but the clipping; true for nearly all, and quick (0.3 µs against 2)."""
-    return (
-        name.startswith("data/")
-        and name.isascii()
-        and name.isprintable()
-        and "//" not in name
-        and "/." not in name
-        and name[-1] != "/"
-    )
+def _is_plain(path: str) -> bool:
+    """Whether a path has one spelling already, but for its beginning; true for nearly all, and quick (0.3 µs against 2)."""
+    return path.isascii() and path.isprintable() and "//" not in path and "/." not in path and path[-1] != "/"

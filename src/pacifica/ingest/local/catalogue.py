@@ -3,6 +3,7 @@
 Fulfils `ports.Catalogue`; chosen by `[metadata] ingest_url = local:`.
 """
 
+import itertools
 import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -40,19 +41,19 @@ class LocalCatalogue:
 
     def register(self, job_id: int, document: Registration) -> None:
         """See `ports.Catalogue.register`."""
-        files = [entry for entry in document if entry["destinationTable"] == "Files"]
-        rows = [(*_row(entry), job_id) for entry in files]
-        self._insert(_transaction(job_id, document), rows)
+        others = [entry for entry in document if entry["destinationTable"] != "Files"]
+        self._insert(_transaction(job_id, others), document)
 
     @retried(atomic=True)
-    def _insert(self, transaction: dict[str, object], rows: Sequence[tuple[object, ...]]) -> None:
+    def _insert(self, transaction: dict[str, object], document: Registration) -> None:
+        job_id = transaction["job_id"]
+        rows = ((*_row(entry), job_id) for entry in document if entry["destinationTable"] == "Files")
         try:
             CatalogueTransaction.insert(**transaction).execute()
-            for start in range(0, len(rows), BATCH):
-                batch = rows[start : start + BATCH]
+            while batch := list(itertools.islice(rows, BATCH)):
                 CatalogueFile.insert_many(batch, fields=[*COLUMNS.values(), CatalogueFile.job_id]).execute()
         except peewee.IntegrityError as fault:
-            msg = f"Transaction {transaction['job_id']}, or the id of one of its files, is in the catalogue already."
+            msg = f"Transaction {job_id}, or the id of one of its files, is in the catalogue already."
             raise Conflict(msg) from fault
         except peewee.DataError as fault:
             raise BadMetadata([f"The database does not take the metadata: {fault}"]) from fault
@@ -76,9 +77,12 @@ class LocalCatalogue:
             found.update(row[0] for row in rows.tuples().iterator())
         return found
 
+    def people_of(self, login: str) -> set[str] | None:  # noqa: ARG002 (the port tells it)
+        """See `ports.Catalogue.people_of`: no persons are kept."""
+        return None
 
-def _transaction(job_id: int, document: Registration) -> dict[str, object]:
-    others = [entry for entry in document if entry["destinationTable"] != "Files"]
+
+def _transaction(job_id: int, others: Sequence[Entry]) -> dict[str, object]:
     return {
         "job_id": job_id,
         "submitter": _first(others, "submitter"),

@@ -1,6 +1,6 @@
 """Number ranges out of the database of this process.  Fulfils `ports.Ids`; chosen by `[uniqueid] url = local:`."""
 
-from pacifica.ingest.database import insert_once
+from pacifica.ingest.database import found, insert_once
 from pacifica.ingest.ports import IdMode
 from pacifica.ingest.tables import LocalId
 from pacifica.ingest.transactions import retried
@@ -31,7 +31,7 @@ class LocalIds:
         mine = LocalId.mode == mode
         if not LocalId.update(next_id=LocalId.next_id + count).where(mine).execute():
             return None
-        after: int = LocalId.get(mine).next_id
+        after: int = found(LocalId, mode).next_id
         return range(after - count, after)
 
     @retried(atomic=True)

@@ -2,19 +2,25 @@
 
 The pool starts them, wakes them, and starts another when one dies.  What they do is not known here.  A worker ends by
 itself when the server is gone, however that died.
+
+On Linux they are forked from one process that has imported what they need, and has no threads (`forkserver` of the
+standard library): a worker that is replaced costs milliseconds, and what they imported is in memory once.  Elsewhere, and
+where that process cannot be had (it needs a temporary folder with a short path), each worker is started anew.
 """
 
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from pacifica.ingest.core.jobs import Job
@@ -33,7 +39,9 @@ LOOK_EVERY_S = 1.0
 #: What a terminal sends to all processes that it started: Ctrl-C, and its end.
 _TERMINAL = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
 
-_spawn = multiprocessing.get_context("spawn")
+_Context = multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext
+_SPAWN = multiprocessing.get_context("spawn")
+_QUICKEST: _Context = multiprocessing.get_context("forkserver") if sys.platform == "linux" else _SPAWN
 
 
 class Wakeup:
@@ -49,6 +57,8 @@ class Wakeup:
         for number in _TERMINAL:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._on_signal)
+        if os.name != "nt":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         threading.Thread(target=self._outlive, name="server watch", daemon=True).start()
 
     def stopping(self) -> bool:
@@ -66,6 +76,7 @@ class Wakeup:
         self._stop.set()
 
     def _outlive(self) -> None:
+        # Gone, or it believes that this worker is, as the process that forked it was killed: it has hung up then, too.
         server = multiprocessing.parent_process()
         if server is not None:
             server.join()
@@ -78,14 +89,22 @@ class Wakeup:
 class _Worker:
     """The server's end of one worker."""
 
-    def __init__(self, work: Callable[[Wakeup], None], number: int) -> None:
-        reader, self._bell = _spawn.Pipe(duplex=False)
+    def __init__(self, context: _Context, work: Callable[[Wakeup], None], number: int) -> None:
+        reader, self._bell = context.Pipe(duplex=False)
         if os.name != "nt":
             os.set_blocking(self._bell.fileno(), False)
-        self.process: SpawnProcess = _spawn.Process(target=_run, args=(work, reader), name=f"worker {number}")
-        with _deaf():
-            self.process.start()
-        reader.close()
+        # A daemon: when this process is told to end before it knows the worker, its end is the worker's, too.
+        self.process: BaseProcess = context.Process(
+            target=_run, args=(work, reader), name=f"worker {number}", daemon=True
+        )
+        try:
+            with _deaf():
+                self.process.start()
+        except BaseException:
+            self._bell.close()
+            raise
+        finally:
+            reader.close()
 
     def wake(self) -> None:
         """Ring; a full pipe means that it rings already, a broken one that the worker is being replaced."""
@@ -100,8 +119,16 @@ class _Worker:
 class Pool:
     """A fixed number of worker processes."""
 
-    def __init__(self, work: Callable[[Wakeup], None], count: int) -> None:
-        """Start nothing yet; `work` must be picklable and returns when it is told to stop."""
+    def __init__(self, work: Callable[[Wakeup], None], count: int, imports: Sequence[str] = ()) -> None:
+        """Start nothing yet.
+
+        Args:
+            work: must be picklable; returns when it is told to stop.
+            count: of workers.
+            imports: modules that it needs; must open nothing when they are imported.
+
+        """
+        _QUICKEST.set_forkserver_preload(list(imports))
         self._work = work
         self._count = count
         self._workers: list[_Worker] = []
@@ -110,7 +137,10 @@ class Pool:
 
     def start(self) -> None:
         """Start the workers."""
-        self._workers = [_Worker(self._work, number) for number in range(self._count)]
+        with _deaf():
+            # A stop between the start of a worker and its place in the list would leave one that nobody ends.
+            for number in range(self._count):
+                self._workers.append(self._worker(number))
         self._keeper.start()
 
     def wake(self) -> None:
@@ -119,9 +149,10 @@ class Pool:
             worker.wake()
 
     def stop(self) -> None:
-        """Let the workers put their jobs down, and end them; at most `GRACE_S` seconds."""
+        """Let the workers put their jobs down, and end them; at most `GRACE_S` seconds.  Also after a start that was cut."""
         self._stop.set()
-        self._keeper.join()
+        if self._keeper.is_alive():
+            self._keeper.join()
         deadline = time.monotonic() + GRACE_S
         for worker in self._workers:
             worker.process.terminate()
@@ -133,17 +164,32 @@ class Pool:
                 worker.process.join()
             worker.close()
 
+    def _worker(self, number: int) -> _Worker:
+        try:
+            return _Worker(_QUICKEST, self._work, number)
+        except (OSError, EOFError) as fault:
+            # The process that forks them ended just now, or there is no folder for its socket, or none with a short path.
+            logger.info("a worker is started anew, and not forked", extra={"reason": str(fault)})
+            return _Worker(_SPAWN, self._work, number)
+
     def _keep(self) -> None:
         while not self._stop.wait(RESTART_S):
             for place, worker in enumerate(self._workers):
                 if worker.process.is_alive():
                     continue
                 code = worker.process.exitcode
+                about = {"pid": worker.process.pid, "exit_code": code}
+                try:
+                    self._workers[place] = self._worker(place)
+                except (OSError, EOFError) as fault:
+                    # The process that forks them may have ended just now, or the system has none to spare.
+                    logger.warning(
+                        "a worker ended, and no other can be started yet", extra=about | {"reason": str(fault)}
+                    )
+                    continue
                 # One that was asked to stop by itself, as by a signal to the whole group, did nothing wrong.
                 level = logging.ERROR if code else logging.INFO
-                about = {"pid": worker.process.pid, "exit_code": code}
-                logger.log(level, "a worker ended, another takes its place", extra=about)
-                self._workers[place] = _Worker(self._work, place)
+                logger.log(level, "a worker ended, another took its place", extra=about)
                 worker.close()
 
 
@@ -161,13 +207,16 @@ class PoolQueue:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Let processes that are started meanwhile be deaf to the terminal from their first moment on."""
+    """Let processes that are started meanwhile be deaf to the terminal from their first moment on.
+
+    And to SIGTERM, until they listen: the process that forks them is to outlive them when all are told to stop.
+    """
     if os.name == "nt":
         yield
         return
     # It would lift the mask when it is started on the way.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL | {signal.SIGTERM})
     try:
         yield
     finally:

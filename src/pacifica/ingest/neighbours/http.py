@@ -9,10 +9,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, Final
 
 import urllib3
@@ -21,8 +22,9 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from urllib3.util import make_headers, parse_url
 
 from pacifica.ingest.core.errors import NeighbourDown
+from pacifica.ingest.neighbours.line import Head, Line, LineFault
 
-__all__ = ["KIB", "MIB", "TIMEOUTS", "Answer", "Client", "Timeouts"]
+__all__ = ["KIB", "MIB", "TIMEOUTS", "Answer", "Client", "Timeouts", "native", "whole"]
 
 #: What can be sent: bytes, or pieces of a length that is told in the headers.
 Body = bytes | Iterator[bytes]
@@ -34,6 +36,12 @@ MIB: Final = 1024 * KIB
 _MAX_ANSWER: Final = MIB
 #: Characters of a service's own words that are passed on.
 _MAX_WORDS: Final = 500
+
+_JSON: Final = {"Content-Type": "application/json"}
+#: A JSON body of that many bytes at most is kept in memory; a longer one is made again to be sent.
+_KEPT: Final = 8 * MIB
+#: Elements of a JSON list that are written at a time.
+_PIECE: Final = 256
 
 _GOOD: Final = range(200, 300)
 _ELSEWHERE: Final = range(300, 400)
@@ -129,7 +137,7 @@ class Client:
         self._port = parts.port
         self._path = (parts.path or "").rstrip("/")
         self._connections = connections
-        self._headers = {"User-Agent": "pacifica-ingest", "Accept-Encoding": "identity"}
+        self._headers = {"Host": parts.netloc or "", "User-Agent": "pacifica-ingest", "Accept-Encoding": "identity"}
         if parts.auth:
             self._headers |= make_headers(basic_auth=parts.auth)
         self._pool = self._new_pool()
@@ -164,19 +172,25 @@ class Client:
             return self._read(response, self._asked(method, path), limit, time.monotonic() + patience_s)
 
     def ask_json(
+        self, method: str, path: str, document: Mapping[str, object], *, wait_s: float | None = None
+    ) -> Answer:
+        """`ask` with a JSON object as the body."""
+        body = json.dumps(document).encode("ascii")
+        return self.ask(method, path, body=body, headers=_JSON, wait_s=wait_s)
+
+    def ask_list(
         self,
         method: str,
         path: str,
-        document: object,
+        document: Iterable[object],
         *,
         headers: Mapping[str, str] | None = None,
         wait_s: float | None = None,
     ) -> Answer:
-        """`ask` with a JSON document as the body."""
-        body = json.dumps(document).encode("ascii")
-        return self.ask(
-            method, path, body=body, headers={"Content-Type": "application/json", **(headers or {})}, wait_s=wait_s
-        )
+        """`ask` with a JSON list as the body; its elements are asked for twice when it is long, and never held together."""
+        body, length = _written(document)
+        about = {**_JSON, "Content-Length": str(length), **(headers or {})}
+        return self.ask(method, path, body=body, headers=about, wait_s=wait_s)
 
     def download(self, path: str, piece_bytes: int) -> Generator[bytes, None, None]:
         """GET a body of any length in pieces, which come as the network brings them.
@@ -191,6 +205,39 @@ class Client:
                 raise self.down(self._read(response, self._asked("GET", path), _MAX_ANSWER, time.monotonic() + wait_s))
             while piece := response.read1(piece_bytes):
                 yield piece
+
+    @contextmanager
+    def line(self) -> Iterator[Line]:
+        """A connection of its own for many requests, whose answers `whole` reads.
+
+        Raises:
+            NeighbourDown: also for what `Line` raises within the block; retryable.
+
+        """
+        pool = self._connected()
+        try:
+            with pool.lent(self.timeouts.connect_s) as connection:
+                line = Line(connection.sock, self.url, self._headers, self.timeouts.transfer_s)
+                try:
+                    yield line
+                except (LineFault, OSError) as fault:
+                    reason = f"{line.asked}: {self._broken(fault)}"
+                    raise NeighbourDown(self._neighbour, reason) from fault
+                finally:
+                    if not line.is_clean:
+                        connection.close()
+        except HTTPError as fault:
+            reason = f"{self.url}: {self._told(fault, self.timeouts.transfer_s)}"
+            raise NeighbourDown(self._neighbour, reason) from fault
+
+    def _broken(self, fault: Exception) -> str:
+        """As `_told`, of what a `Line` raises."""
+        match fault:
+            case TimeoutError():
+                return f"no answer within {self.timeouts.transfer_s:g} s"
+            case OSError():
+                return _printable(f"the connection broke: {fault.strerror or fault}")
+        return _printable(str(fault))
 
     def down(self, answer: Answer) -> NeighbourDown:
         """The error for an answer that the adapter has no use for."""
@@ -259,12 +306,12 @@ class Client:
                 return f"no answer within {wait_s:g} s"
         return _printable(f"the connection broke, or the answer is not HTTP: {fault.args[-1] if fault.args else fault}")
 
-    def _connected(self) -> urllib3.HTTPConnectionPool:
+    def _connected(self) -> "_Pool | _SecurePool":
         if self._owner != os.getpid():
             self._pool, self._owner = self._new_pool(), os.getpid()
         return self._pool
 
-    def _new_pool(self) -> urllib3.HTTPConnectionPool:
+    def _new_pool(self) -> "_Pool | _SecurePool":
         kind = _SecurePool if self._secure else _Pool
         return kind(self._host, self._port, maxsize=self._connections, block=True, send_s=self.timeouts.transfer_s)
 
@@ -287,12 +334,65 @@ class _PatientSecure(_Patient, HTTPSConnection):
     """The same with TLS."""
 
 
-class _Pool(urllib3.HTTPConnectionPool):
+class _Lending:
+    """A pool that lends its connections, too."""
+
+    @contextmanager
+    def lent(self: Any, connect_s: float) -> Iterator[HTTPConnection]:
+        """An open connection, which nobody else has meanwhile."""
+        connection = self._get_conn()
+        try:
+            if connection.is_closed:
+                connection.timeout = connect_s
+                connection.connect()
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._put_conn(connection)
+
+
+class _Pool(_Lending, urllib3.HTTPConnectionPool):
     ConnectionCls = _Patient
 
 
-class _SecurePool(urllib3.HTTPSConnectionPool):
+class _SecurePool(_Lending, urllib3.HTTPSConnectionPool):
     ConnectionCls = _PatientSecure
+
+
+def native(name: str) -> str:
+    """The name of a user as text: one that came in a header has a character for each byte."""
+    try:
+        return name.encode("latin-1").decode()
+    except UnicodeError:
+        return name
+
+
+def whole(line: Line, head: Head) -> Answer:
+    """The answer on a line that begins so, when it is no object.  Raises as `Line`."""
+    return Answer(asked=line.asked, status=head.status, headers=head.headers, body=line.words(head, _MAX_ANSWER))
+
+
+def _written(document: Iterable[object]) -> tuple[Body, int]:
+    """A list as JSON, and its length in bytes, which the services want to know before they read."""
+    length = 0
+    kept: list[bytes] = []
+    for piece in _pieces(document):
+        length += len(piece)
+        if length <= _KEPT:
+            kept.append(piece)
+    return (b"".join(kept) if length <= _KEPT else _pieces(document)), length
+
+
+def _pieces(document: Iterable[object]) -> Iterator[bytes]:
+    encode = json.JSONEncoder().encode
+    elements = iter(document)
+    before = "["
+    while some := list(islice(elements, _PIECE)):
+        yield (before + ", ".join(map(encode, some))).encode("ascii")
+        before = ", "
+    yield ("[]" if before == "[" else "]").encode("ascii")
 
 
 def _printable(text: str) -> str:

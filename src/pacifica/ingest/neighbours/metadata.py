@@ -1,18 +1,19 @@
 """The catalogue kept by the Metadata service.  Fulfils `ports.Catalogue`.
 
-Source: `PUT /ingest`, `GET /transactions`, `GET /files`, measured on pacifica-metadata 0.13.0.
+Source: `PUT /ingest`, `GET /transactions`, `GET /files`, `GET /users`, measured on pacifica-metadata 0.13.0.
 """
 
 import itertools
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote
 
 from pacifica.ingest.core.digests import Digest
 from pacifica.ingest.core.errors import BadPath, Conflict, Refused
 from pacifica.ingest.core.metadata import Registration
 from pacifica.ingest.core.paths import canonical
-from pacifica.ingest.neighbours.http import KIB, MIB, TIMEOUTS, Answer, Client, Timeouts
+from pacifica.ingest.neighbours.http import KIB, MIB, TIMEOUTS, Answer, Client, Timeouts, native
 from pacifica.ingest.ports import RegisteredFile
 
 __all__ = ["HttpCatalogue"]
@@ -41,7 +42,7 @@ class HttpCatalogue:
 
         """
         wait_s = self._client.timeouts.answer_s + self._client.timeouts.per_file_s * len(document)
-        answer = self._client.ask_json("PUT", "/ingest", document, wait_s=wait_s)
+        answer = self._client.ask_list("PUT", "/ingest", document, wait_s=wait_s)
         if answer.status == HTTPStatus.OK and answer.field("status") == "success":
             return
         if answer.status == HTTPStatus.BAD_REQUEST and _DUPLICATE in str(answer.field("message")):
@@ -72,6 +73,15 @@ class HttpCatalogue:
                 found.add(file_id)
         return found
 
+    def people_of(self, login: str) -> set[str] | None:
+        """See `ports.Catalogue.people_of`.  Logins are compared without regard to case, as the service keeps them."""
+        name = native(login)
+        found, answer = self._objects(f"/users?network_id={quote(name, safe='')}&recursion_depth=0", limit=MIB)
+        # A service that passed over the condition would tell of everybody.
+        if any(item.get("network_id") != name.lower() or type(item.get("_id")) is not int for item in found):
+            raise self._client.down(answer)
+        return {str(item["_id"]) for item in found}
+
     def _files(self, job_id: int) -> list[RegisteredFile]:
         files: list[RegisteredFile] = []
         for page in itertools.count(1):
@@ -89,8 +99,8 @@ class HttpCatalogue:
                 break
         return files
 
-    def _objects(self, path: str) -> tuple[list[dict[str, Any]], Answer]:
-        answer = self._client.ask("GET", path, limit=MIB + self._page_files * _FILE)
+    def _objects(self, path: str, limit: int | None = None) -> tuple[list[dict[str, Any]], Answer]:
+        answer = self._client.ask("GET", path, limit=limit or MIB + self._page_files * _FILE)
         found = answer.json()
         if (
             answer.status != HTTPStatus.OK

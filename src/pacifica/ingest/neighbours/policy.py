@@ -31,7 +31,7 @@ class HttpPolicy:
         if not user.isprintable():
             reason = f"The name of the user, {user!r}, has characters that no HTTP header can carry."
             raise PolicyRefused(reason)
-        answer = self._client.ask_json("POST", "", document, headers={self._auth_header: _header(user)})
+        answer = self._client.ask_list("POST", "", document, headers={self._auth_header: _header(user)})
         if answer.status == HTTPStatus.OK and answer.field("status") == "success":
             return
         if answer.status == HTTPStatus.PRECONDITION_FAILED:

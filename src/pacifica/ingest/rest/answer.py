@@ -13,8 +13,11 @@ from contextlib import contextmanager
 import cherrypy
 from cherrypy import _cprequest
 
+from pacifica.ingest.app import current
 from pacifica.ingest.core.errors import ClaimLost, IngestError, Unavailable
+from pacifica.ingest.core.text import printable
 from pacifica.ingest.core.wire import error_body
+from pacifica.ingest.rest.discretion import for_clients
 
 __all__ = ["Refusal", "Request", "error_json", "error_page_default", "json_bytes", "refusals"]
 
@@ -24,9 +27,11 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 10
 
 #: Codes whose word is not that of the HTTP status.
-_WORDS = {"413": "too_large", "500": "internal_error"}
+_WORDS = {"408": "too_slow", "413": "too_large", "500": "internal_error"}
 _INTERNAL = "The service failed at this request by a fault of its own; its log has the details."
-_GIVEN_UP = "The upload stood still for too long and was given up. Nothing was kept; send it again."
+_GIVEN_UP = (
+    "The upload was given up: it stood still for too long, or an operator ended it. Nothing was kept; send it again."
+)
 
 
 def json_bytes(body: Mapping[str, object]) -> bytes:
@@ -57,8 +62,8 @@ def error_page_default(**kwargs: str) -> bytes:
 
     """
     cherrypy.serving.response.headers["Content-Type"] = "application/json"
-    # CherryPy escapes the message, as it thinks of HTML.
-    return error_json(kwargs.get("status", ""), html.unescape(kwargs.get("message", "")))
+    # CherryPy escapes the message, as it thinks of HTML, and shows an address as it was meant.
+    return error_json(kwargs.get("status", ""), printable(html.unescape(kwargs.get("message", ""))))
 
 
 class Refusal(cherrypy.HTTPError):  # type: ignore[misc]  # CherryPy has no types
@@ -70,7 +75,7 @@ class Refusal(cherrypy.HTTPError):  # type: ignore[misc]  # CherryPy has no type
         own = fault.status == 500  # noqa: PLR2004 (the HTTP status)
         if own:
             logger.error("request failed", exc_info=fault)
-        super().__init__(fault.status, _INTERNAL if own else str(fault))
+        super().__init__(fault.status, _INTERNAL if own else for_clients(str(fault), current().settings))
 
     def set_response(self) -> None:
         """Make the answer; called by CherryPy."""

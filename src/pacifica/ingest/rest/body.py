@@ -12,8 +12,10 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any, Protocol
 
-from pacifica.ingest.core.errors import BadRequest, LengthMismatch, LengthRequired
+from pacifica.ingest.core.errors import BadRequest, LengthMismatch, LengthRequired, Unavailable
 from pacifica.ingest.intake import Body
+from pacifica.ingest.rest.head import BadHead, split_field
+from pacifica.ingest.rest.pace import Pace
 
 __all__ = ["SocketBody", "Stream", "receive", "uwsgi"]
 
@@ -29,7 +31,7 @@ TRAILERS = 100
 _HTTP_SOCKETS = {"http-socket", "http11-socket", "https-socket"}
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[^\r\n]*)?\r\n")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?\r\n")
 
 
 class Stream(Protocol):
@@ -52,14 +54,30 @@ class SocketBody:
 
     """
 
-    def __init__(self, stream: Stream, proceed: Callable[[], None], *, empty: bool) -> None:
-        """Read from `stream`, after a call of `proceed`, which tells a client that waits to send."""
+    def __init__(
+        self, stream: Stream, proceed: Callable[[], None], stopping: Callable[[], bool], *, empty: bool
+    ) -> None:
+        """Read from `stream`.
+
+        Args:
+            stream: of the connection.
+            proceed: tells a client that waits to send; called before the first byte is read.
+            stopping: whether the server stops, which cuts connections.
+            empty: there is nothing to read.
+
+        """
         self._stream = stream
         self._proceed = proceed
+        self._stopping = stopping
         self.ended = empty
 
     def counted(self, length_bytes: int) -> Iterator[memoryview]:
-        """The chunks of a body of known length; ends early when the connection does."""
+        """The chunks of a body of known length; ends early when the connection does.
+
+        Raises:
+            Unavailable: we ended it ourselves; retryable.
+
+        """
         left = length_bytes
         view = memoryview(bytearray(min(BUFFER_BYTES, left)))
         try:
@@ -67,6 +85,7 @@ class SocketBody:
             while left:
                 found = self._stream.readinto1(view[:left])
                 if not found:
+                    self._refuse_stopping()
                     return
                 left -= found
                 yield view[:found]
@@ -74,11 +93,17 @@ class SocketBody:
             return
         self.ended = True
 
+    def _refuse_stopping(self) -> None:
+        if self._stopping():
+            msg = "The server stops. Nothing was kept; send it again."
+            raise Unavailable(msg)
+
     def chunked(self) -> Iterator[memoryview]:
         """The chunks of a chunked body, in pieces.
 
         Raises:
             LengthMismatch, BadRequest: it has no proper end; not retryable.
+            Unavailable: we ended it ourselves; retryable.
 
         """
         view = memoryview(bytearray(BUFFER_BYTES))
@@ -89,6 +114,7 @@ class SocketBody:
                 while left:
                     found = self._stream.readinto1(view[:left])
                     if not found:
+                        self._refuse_stopping()
                         raise LengthMismatch(None, total)
                     left -= found
                     total += found
@@ -114,15 +140,22 @@ class SocketBody:
             raise BadRequest(msg)
 
     def _skip_trailers(self, total: int) -> None:
+        known: set[bytes] = set()
         for _ in range(TRAILERS):
-            if self._line(total) == b"\r\n":
+            line = self._line(total)
+            if line == b"\r\n":
                 return
+            try:
+                split_field(line, known)
+            except BadHead as fault:
+                raise BadRequest(str(fault)) from fault
         msg = "The chunked body has too many trailers."
         raise BadRequest(msg)
 
     def _line(self, total: int) -> bytes:
         line = self._stream.readline(LINE_BYTES)
         if not line.endswith(b"\n") and len(line) < LINE_BYTES:
+            self._refuse_stopping()
             raise LengthMismatch(None, total)
         return line
 
@@ -173,11 +206,12 @@ class _WsgiBody:
             server.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def receive(environ: Mapping[str, Any]) -> Body:
+def receive(environ: Mapping[str, Any], pace: Pace) -> Body:
     """The body of a request that must have one.
 
     Args:
         environ: the WSGI environment.
+        pace: how slowly it may come.  The built-in server looks at every byte; others are seen by the block.
 
     Raises:
         LengthRequired, BadRequest: where it ends cannot be known for sure; not retryable.
@@ -186,7 +220,15 @@ def receive(environ: Mapping[str, Any]) -> Body:
     length = _length(environ)
     found = environ["wsgi.input"]
     body = found if isinstance(found, SocketBody) else _WsgiBody(environ)
-    return Body(chunks=body.chunked() if length is None else body.counted(length), length=length)
+    chunks: Iterator[bytes | memoryview] = body.chunked() if length is None else body.counted(length)
+    return Body(chunks=_paced(chunks, pace), length=length)
+
+
+def _paced(chunks: Iterator[bytes | memoryview], pace: Pace) -> Iterator[bytes | memoryview]:
+    arrived = pace.watch()
+    for chunk in chunks:
+        arrived(len(chunk))
+        yield chunk
 
 
 def _length(environ: Mapping[str, Any]) -> int | None:

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pacifica.ingest.core.errors import ArchiveMismatch, Conflict, NeighbourDown, PolicyRefused
+from pacifica.ingest.core.errors import Conflict, IdTaken, NeighbourDown, PolicyRefused
 from pacifica.ingest.core.metadata import Registration
 from pacifica.ingest.core.paths import canonical
-from pacifica.ingest.ports import IdMode, Parcel, Progress, RegisteredFile
+from pacifica.ingest.ports import IdMode, Parcel, Progress, RegisteredFile, Shipment
 from pacifica.ingest.testing.faults import Double, Faults, can_fail
 
 __all__ = ["MemoryArchive", "MemoryCatalogue", "MemoryIds", "MemoryPolicy"]
@@ -61,7 +61,7 @@ class MemoryPolicy(Double):
     @can_fail
     def permit(self, document: Registration, user: str) -> None:
         """See `ports.Policy.permit`."""
-        self.asked.append((document, user))
+        self.asked.append((list(document), user))
         if self.refusal is not None:
             raise PolicyRefused(self.refusal)
 
@@ -91,6 +91,10 @@ class MemoryArchive(Double):
         """See `ports.Archive.size`."""
         return len(self.objects[file_id]) if file_id in self.objects else None
 
+    def sizes(self, file_ids: Sequence[int]) -> Generator[int | None, None, None]:
+        """See `ports.Archive.sizes`; each can fail as `size`."""
+        return (self.size(file_id) for file_id in file_ids)
+
     @can_fail
     def store(self, parcel: Parcel, progress: Progress) -> None:
         """See `ports.Archive.store`."""
@@ -108,6 +112,17 @@ class MemoryArchive(Double):
         progress(len(found))
         self._keep(parcel.file_id, found)
 
+    def ship(self, parcels: Sequence[Parcel], progress: Progress, shipment: Shipment) -> None:
+        """See `ports.Archive.ship`; each can fail as `store`."""
+        for parcel in parcels:
+            shipment.begun.append(parcel)
+            try:
+                self.store(parcel, progress)
+            except IdTaken:
+                shipment.taken.append(parcel)
+                raise
+            shipment.stored.append(parcel)
+
     @can_fail
     def adopt(self, file_id: int, source: Path) -> None:
         """See `ports.Archive.adopt`; a source that equals what the id holds is removed, as after a cut move."""
@@ -121,20 +136,45 @@ class MemoryArchive(Double):
             self._keep(file_id, found)
         source.unlink()
 
+    def adopt_all(
+        self, parcels: Sequence[Parcel], ready: Callable[[], object], progress: Progress, shipment: Shipment
+    ) -> None:
+        """See `ports.Archive.adopt_all`; each can fail as `adopt`."""
+        for parcel in parcels:
+            ready()
+            shipment.begun.append(parcel)
+            try:
+                self.adopt(parcel.file_id, parcel.holder)
+            except IdTaken:
+                shipment.taken.append(parcel)
+                raise
+            shipment.stored.append(parcel)
+            progress(parcel.size_bytes)
+
     @can_fail
-    def digest(self, file_id: int, algorithm: str, progress: Progress) -> tuple[str, int]:
+    def digest(
+        self, file_id: int, algorithm: str, progress: Progress, *, most_bytes: int | None = None
+    ) -> tuple[str, int]:
         """See `ports.Archive.digest`."""
         if file_id not in self.objects:
             reason = f"nothing lies under the id {file_id}"
             raise NeighbourDown("archive", reason)
         found = self.objects[file_id]
-        progress(len(found))
+        if most_bytes is None or len(found) <= most_bytes:
+            progress(len(found))
         return hashlib.new(algorithm, found, usedforsecurity=False).hexdigest(), len(found)
 
+    def digests(self, parcels: Sequence[Parcel], progress: Progress) -> Generator[tuple[str, int], None, None]:
+        """See `ports.Archive.digests`; each can fail as `digest`."""
+        return (
+            self.digest(parcel.file_id, parcel.digest.algorithm, progress, most_bytes=parcel.size_bytes)
+            for parcel in parcels
+        )
+
     @can_fail
-    def remove(self, file_id: int) -> None:
+    def remove(self, file_id: int) -> bool:
         """See `ports.Archive.remove`."""
-        self.objects.pop(file_id, None)
+        return self.objects.pop(file_id, None) is not None
 
     @can_fail
     def flush(self) -> None:
@@ -155,7 +195,7 @@ class MemoryArchive(Double):
 
     def _refuse_taken(self, file_id: int, path: str) -> None:
         if file_id in self.objects:
-            raise ArchiveMismatch(file_id, path, "the id holds something else already, which was kept")
+            raise IdTaken(file_id, path)
 
     def _keep(self, file_id: int, found: bytes) -> None:
         self.objects[file_id] = self.spoil(found)
@@ -167,6 +207,7 @@ class MemoryCatalogue(Double):
 
     Attributes:
         transactions: job id → document as it was registered.
+        people: login → ids of persons; None keeps no persons.
 
     """
 
@@ -176,6 +217,7 @@ class MemoryCatalogue(Double):
         """Begin empty."""
         super().__init__(faults)
         self.transactions: dict[int, Registration] = {}
+        self.people: Mapping[str, Collection[str]] | None = None
 
     @can_fail
     def register(self, job_id: int, document: Registration) -> None:
@@ -185,7 +227,7 @@ class MemoryCatalogue(Double):
         if job_id in self.transactions or known.intersection(new) or len(set(new)) < len(new):
             msg = f"Transaction {job_id}, or the id of one of its files, is in the catalogue already."
             raise Conflict(msg)
-        self.transactions[job_id] = document
+        self.transactions[job_id] = list(document)
 
     @can_fail
     def lookup(self, job_id: int) -> list[RegisteredFile] | None:
@@ -199,6 +241,11 @@ class MemoryCatalogue(Double):
         """See `ports.Catalogue.registered`."""
         known = {file.file_id for other in self.transactions.values() for file in _files(other)}
         return known.intersection(file_ids)
+
+    @can_fail
+    def people_of(self, login: str) -> set[str] | None:
+        """See `ports.Catalogue.people_of`."""
+        return None if self.people is None else set(self.people.get(login, ()))
 
 
 def _files(document: Registration) -> list[RegisteredFile]:
