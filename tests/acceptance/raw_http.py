@@ -78,6 +78,10 @@ class Wire:
         length = int(headers.get("content-length", "0")) if method != "HEAD" else 0
         return Answer(status=int(status.split()[1]), headers=headers, body=self._stream.read(length))
 
+    def rest(self) -> bytes:
+        """All that comes until the server closes the connection."""
+        return self._stream.read()
+
     def ended(self) -> bool:
         """Whether the server closed the connection and sent nothing more."""
         with suppress(ConnectionError):

@@ -173,7 +173,10 @@ def test_a_folder_in_which_no_service_ran_is_not_made_into_one(tmp_path: Path) -
 
 def test_job_forces_what_is_seen(place: Place) -> None:
     words = ("--state", "FAILED", "--task", "ingest files", "--task-percent", "12.5", "--exception", "by hand")
-    assert place.run("job", "--job-id", "7", *words).returncode == 0
+    forced = place.run("job", "--job-id", "7", *words)
+    assert forced.returncode == 0
+    assert "Nobody knew a job 7 before" in forced.stderr
+    assert place.run("job", "--job-id", "7", *words).stderr == ""
     shown = place.run("show", "7")
     assert shown.returncode == 0
     assert "FAILED, ingest files, 12.5 %" in shown.stdout
@@ -192,6 +195,33 @@ def test_job_takes_only_the_documented_words(place: Place, words: tuple[str, ...
     found = place.run("job", "--job-id", "7", *words)
     assert found.returncode == 2
     assert place.run("show", "7").returncode == 1
+
+
+LIVE, DONE, FAILED = (
+    ("job", "--job-id", "5", "--state", state, "--task", "ingest metadata", "--task-percent", percent)
+    for state, percent in (("OK", "50"), ("OK", "100"), ("FAILED", "0"))
+)
+
+
+def test_a_job_that_is_done_does_not_come_to_life(place: Place) -> None:
+    place.stage("5.tar", bundle(few()))
+    assert place.run("retry", "--job_id", "5").returncode == 0
+    found = place.run(*LIVE)
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1)
+    assert "job 5: OK, ingest metadata, 100.0 %, ended" in place.run("show", "5").stdout
+
+
+def test_a_job_that_was_called_done_is_shown_as_such_and_that_can_be_taken_back(place: Place) -> None:
+    path = place.stage("5.tar", b"no bundle")
+    assert place.run("retry", "--job_id", "5").returncode == 1
+    assert place.run(*DONE).returncode == 0
+    shown = place.run("show", "5").stdout
+    assert "done, forced by hand" in shown
+    assert str(path) in shown
+    assert place.run(*FAILED).returncode == 0
+    path.write_bytes(bundle(few()))
+    assert place.run("retry", "--job_id", "5").returncode == 0
+    assert "forced by hand" not in place.run("show", "5").stdout
 
 
 @pytest.mark.parametrize("name", ["show", "files", "retry --job_id"])
@@ -262,8 +292,21 @@ def test_retry_waits_with_its_job_for_a_neighbour(place: Place) -> None:
     place.stage("5.tar", bundle(few()))
     line = admin("-c", place.config, "retry", "--job_id", "5")
     with background("retry", place.folder, line, place.env, says="policy cannot be used now") as retry:
+        shown = place.run("show", "5").stdout
         rules.write_text(RULES, encoding="utf-8")
         assert exit_code(retry) == 0
+    assert re.search(r"gives up: +at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(\[ingest\] retry_for\)", shown)
+    assert "gives up" not in place.run("show", "5").stdout
+
+
+def test_jobs_that_have_not_ended_are_listed_alone(place: Place) -> None:
+    place.stage("5.tar", b"this is no tar")
+    assert place.run("retry", "--job_id", "5").returncode == 1
+    assert " 5  " in place.run("jobs").stdout
+    assert " 5  " not in place.run("jobs", "--unfinished").stdout
+    assert place.run(*LIVE).returncode == 0
+    assert " 5  " in place.run("jobs", "--unfinished").stdout
+    assert place.run("jobs", "--unfinished", "--phase", "ready").returncode == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -311,6 +354,7 @@ def test_recover_leaves_a_job_alone_that_is_being_worked_on(place: Place) -> Non
 def test_recover_takes_up_unfinished_bundles_of_the_old_version(place: Place) -> None:
     path = place.stage("5.tar", bundle(few()))
     place.run("job", "--job-id", "5", "--state", "OK", "--task", "UPLOADING")
+    age(path, -3600)
     assert "still changes" in place.run("recover").stdout
     age(path, 3600)
     until(lambda: "taken up from version 0.4.1" in place.run("recover").stdout, "the bundle to be taken up")
@@ -335,7 +379,44 @@ def test_recover_removes_old_parts_of_uploads_only(place: Place) -> None:
     assert [path.exists() for path in (old, young, unknown, other)] == [False, True, True, True]
 
 
+def test_recover_removes_bundles_that_rose_again_when_their_job_is_over_for_long(place: Place) -> None:
+    for name in ("5.tar", "6.tar", "7.tar"):
+        place.stage(name, bundle(few()))
+    assert place.run("retry", "--job_id", "5").returncode == 0
+    assert place.run("retry", "--job_id", "6").returncode == 0
+    # As a power cut leaves them, or a server that slept while its upload was given up; the last is a stranger's.
+    old, young, other_kind, strange = (place.stage(name, b"x") for name in ("5.tar", "6.tar", "5.json", "8.tar"))
+    for path in (old, other_kind, strange):
+        age(path, 2 * 86_400)
+    assert place.run("recover").stdout == f"{old}: removed, job 5 was over long ago\n"
+    assert [path.exists() for path in (old, young, other_kind, strange)] == [False, True, True, True]
+
+
+def test_recover_leaves_the_bundle_of_a_failed_job_alone_however_old_it_is(place: Place) -> None:
+    path = place.stage("5.tar", b"no bundle")
+    assert place.run("retry", "--job_id", "5").returncode == 1
+    age(path, 90 * 86_400)
+    assert place.run("recover").stdout == "Nothing was left behind.\n"
+    assert path.exists()
+
+
 # --- gc
+
+
+def test_gc_keeps_what_it_cannot_reach_and_says_so(place: Place) -> None:
+    path = place.stage("5.tar", b"no bundle")
+    assert place.run("retry", "--job_id", "5").returncode == 1
+    database = sqlite3.connect(place.folder / "db.sqlite3")
+    with database:
+        database.execute("UPDATE ingeststate SET updated = '2020-01-01 00:00:00' WHERE id = 5")
+        database.execute("UPDATE ingest_job SET landing_zone = 'another' WHERE job_id = 5")
+    database.close()
+    for option in ((), ("--dry-run",)):
+        found = place.run("gc", *option)
+        assert found.stdout == "job 5: bundle 5.tar (9 B) is kept: its landing zone is not mounted here\n"
+    (path.parent / ".landing-zone-another").touch()
+    assert "removed" in place.run("gc").stdout
+    assert not path.exists()
 
 
 def test_gc_removes_bundles_of_failed_jobs_that_are_old_enough_and_says_so_before(place: Place) -> None:
@@ -353,6 +434,43 @@ def test_gc_removes_bundles_of_failed_jobs_that_are_old_enough_and_says_so_befor
     assert place.run("gc").stdout == "Nothing is older than 30 days.\n"
     assert place.run("gc", "--older-than", "1").stdout == "Nothing is older than 1 days.\n"
     assert "expired" in place.run("show", "5").stdout
+
+
+def test_gc_goes_on_after_an_id_that_cannot_be_removed_and_says_so_at_the_end(place: Place) -> None:
+    objects = place.folder / "archive/000/000/000"
+    objects.mkdir(parents=True)
+    left = {"7": b"whole", "8.0123456789abcdef.part": b"somebody is writing it", "9": b"whole", "10": b"not ours"}
+    for name, content in left.items():
+        (objects / name).write_bytes(content)
+    database = sqlite3.connect(place.folder / "db.sqlite3")
+    with database:
+        database.executemany(
+            "INSERT INTO ingest_archive_id (file_id, job_id, seq, state, mark, noted) VALUES (?, 5, 0, ?, 0, ?)",
+            [(file_id, "garbage", "2020-01-01 00:00:00") for file_id in (7, 8, 9, 11)]
+            + [(10, "void", "2020-01-01 00:00:00")],
+        )
+    database.close()
+    ended = place.run("gc")
+    assert ended.stdout == "archive id 7: garbage removed\narchive id 9: garbage removed\n"
+    assert ended.returncode == 4
+    assert "archive id 8 could not be removed and stays on the list" in ended.stderr
+    assert {path.name for path in objects.iterdir()} == {"8.0123456789abcdef.part", "10"}
+    os.utime(objects / "8.0123456789abcdef.part", (0, 0))
+    assert place.run("gc").stdout == "archive id 8: garbage removed\n"
+    assert place.run("gc").stdout == "Nothing is older than 30 days.\n"
+
+
+def test_gc_keeps_the_bundle_of_a_job_that_was_called_done_by_hand_and_says_why(place: Place) -> None:
+    bundle = place.stage("5.tar", b"no bundle")
+    assert place.run("retry", "--job_id", "5").returncode == 1
+    database = sqlite3.connect(place.folder / "db.sqlite3")
+    with database:
+        database.execute("UPDATE ingest_job SET phase = 'done' WHERE job_id = 5")
+        database.execute("UPDATE ingeststate SET updated = '2020-01-01 00:00:00' WHERE id = 5")
+    database.close()
+    told = "job 5: bundle 5.tar (9 B) is kept: the job is called done, but the catalogue has no such transaction\n"
+    assert place.run("gc").stdout == told
+    assert bundle.exists()
 
 
 # --- jobs
@@ -400,6 +518,45 @@ def test_doctor_names_everything_that_is_missing_and_what_to_do(place: Place) ->
     assert str(place.config) in found.stdout
 
 
+@pytest.mark.parametrize("arguments", [["doctor"], ["-v", "doctor"], ["-v", "jobs"], ["dbsync"]])
+def test_no_command_tells_a_password(tmp_path: Path, arguments: list[str]) -> None:
+    """Of services that are away, which is when addresses are told."""
+
+    def away(scheme: str) -> str:
+        # The slash should have been encoded, and is not.
+        return f"{scheme}://operator:hid/den@127.0.0.1:{free_port()}"
+
+    http = {name: away("http") for name in ("uniqueid", "policy", "metadata", "archiveinterface")}
+    encoded = {name: url.replace("d/d", "d%%2Fd") for name, url in http.items()}
+    place = configure(tmp_path / "place", encoded | {"celery": away("redis").replace("d/d", "dd")})
+    database = away("postgresql").replace("d/d", "d%%2Fd") + "/ingest"
+    text = place.config.read_text(encoding="utf-8")
+    text = re.sub("peewee_url = .*", f"peewee_url = {database}\nconnect_attempts = 1\nconnect_wait = 0", text)
+    place.config.write_text(text, encoding="utf-8")
+    found = place.run(*arguments)
+    assert found.returncode != 0
+    told = found.stdout + found.stderr
+    assert "127.0.0.1" in told
+    assert not re.search("hid|den@|operator:", told), told
+
+
+def test_doctor_tells_which_archive_there_is_and_makes_none_in_its_place(place: Place) -> None:
+    def archive() -> str:
+        return next(line for line in place.run("doctor").stdout.splitlines() if "archive" in line)
+
+    assert "no marker yet" in archive()
+    place.stage("6.tar", bundle(few()))
+    place.run("retry", "--job_id", "6", "--username", "me")
+    folder = place.folder / "archive"
+    (marker,) = folder.glob(".archive-*")
+    assert archive().startswith("OK")
+    assert marker.name in archive()
+    folder.rename(place.folder / "volume")
+    assert archive().startswith("FAIL")
+    assert f"touch {marker}" in archive()
+    assert not folder.exists()
+
+
 def test_doctor_finds_an_unsafe_schema(tmp_path: Path) -> None:
     found = configure(tmp_path / "place").run("doctor")
     assert found.returncode == 1
@@ -409,7 +566,7 @@ def test_doctor_finds_an_unsafe_schema(tmp_path: Path) -> None:
 def test_doctor_tries_several_connections_to_the_archive_when_asked(place: Place) -> None:
     found = place.run("doctor", "--archive-connections", "4")
     assert any(line.startswith("OK    4 archive connections") for line in found.stdout.splitlines()), found.stdout
-    kept = [path for path in (place.folder / "archive").rglob("*") if path.is_file()]
+    kept = [path for path in (place.folder / "archive").rglob("*") if path.is_file() and path.name.isdigit()]
     assert len(kept) == 64
     assert "1 to 64" in found.stdout
 

@@ -15,6 +15,7 @@ from tests.acceptance.facility import Facility
 from tests.acceptance.raw_http import Wire, head
 from tests.acceptance.stage import Standalone, environment, until
 from tests.harness import HttpServer, free_port, request
+from tests.harness.landing import landed
 from tests.harness.ports import LOOPBACK
 
 #: A service must have stopped within that time, in seconds.
@@ -66,6 +67,19 @@ tools.response_headers.headers: [('X-From-File', 'yes')]
         assert (refused.status, refused.json()["code"]) == (413, "too_large")
     assert '"GET / HTTP/1.1" 200' in (tmp_path / "access.log").read_text()
     assert "Bus STARTED" in (tmp_path / "error.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("threads", "uploads", "is_told"), [(4, "4", True), (5, "4", False), (64, "0", True), (None, "200", False)]
+)
+def test_fewer_threads_than_uploads_are_told_at_the_start(
+    tmp_path: Path, threads: int | None, uploads: str, *, is_told: bool
+) -> None:
+    file = tmp_path / "cpconfig.ini"
+    file.write_text(f"[global]\nserver.thread_pool: {threads}\n" if threads else "[global]\n")
+    with Standalone(tmp_path, INGEST_CPCONFIG=str(file), INGEST_MAX_UPLOADS=uploads) as service:
+        assert request("GET", f"{service.url}/").status == 200
+        assert ("uploads may take all threads" in service.log.read_text()) == is_told
 
 
 def test_the_address_and_the_port_may_stand_in_the_file(tmp_path: Path) -> None:
@@ -131,14 +145,16 @@ def stop(service: HttpServer) -> float:
 
 def test_a_stop_does_not_wait_for_slow_uploads(tmp_path: Path) -> None:
     with Standalone(tmp_path) as service, Wire(service.url) as slow, Wire(service.url) as idle:
-        slow.send(head("POST", "/upload", f"Content-Length: {len(BODY)}"), b"a")
+        slow.send(head("POST", "/upload", f"Content-Length: {len(BODY)}"), BODY[:-1])
         assert idle.send(head("GET", "/")).answer().status == 200
         until(lambda: any((service.home / "staging").glob("*.part")), "the upload to be under way")
         assert stop(service) < STOP_S
-        assert slow.answer().status == 400
+        answer = slow.answer()
+        assert (answer.status, answer.json()["code"]) == (503, "unavailable"), "it is no fault of the sender"
+        assert int(answer.headers["retry-after"]) > 0
         assert slow.ended()
         assert idle.ended()
-        assert list((service.home / "staging").iterdir()) == []
+        assert landed(service.home / "staging") == []
         assert "Traceback" not in service.log.read_text()
 
 
@@ -182,7 +198,7 @@ def test_uniqueid_away_is_told_and_leaves_nothing(tmp_path: Path) -> None:
             answer = wire.answer()
         assert (answer.status, answer.json()["code"]) == (503, "neighbour_down")
         assert int(answer.headers["retry-after"]) > 0
-        assert not any((tmp_path / "staging").glob("*"))
+        assert landed(tmp_path / "staging") == []
 
 
 @pytest.mark.parametrize("address", ["/upload", "/move"])

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.stage import Standalone, bundle, command, few, many, until
+from tests.acceptance.stage import Standalone, bundle, command, exit_code, few, many, until
 from tests.harness.guard import Process, find
+from tests.harness.landing import landed
 from tests.harness.ports import free_port
 
 #: A service must have stopped within that time, in seconds.
@@ -71,7 +72,7 @@ def test_what_was_sent_can_be_read_back(service: Standalone) -> None:
 
 def test_the_landing_zone_is_empty_when_jobs_are_done(service: Standalone) -> None:
     service.end(service.post(bundle(few())))
-    until(lambda: not list((service.home / "staging").iterdir()), "the bundle to be removed")
+    until(lambda: not landed(service.home / "staging"), "the bundle to be removed")
 
 
 def test_two_jobs_do_not_mix(service: Standalone) -> None:
@@ -107,6 +108,31 @@ def test_a_killed_worker_is_replaced_and_its_job_completes(service: Standalone) 
     until(lambda: not victim.alive(), "the worker to die")
     assert_kept(service, job_id, sent)
     until(lambda: len(service.processes()) == before, "another worker to take its place")
+
+
+def test_workers_whose_starter_was_killed_are_replaced_and_do_not_stay(service: Standalone) -> None:
+    """The process that forks the workers: without it, the server cannot tell whether they live."""
+    everybody = service.processes()
+    (starter,) = {process.parent for process in everybody} & {p.pid for p in everybody if p.parent == service.pid}
+    before = {process.pid for process in everybody if process.parent == starter}
+    assert before
+    next(process for process in everybody if process.pid == starter).send(signal.SIGKILL)
+    until(lambda: not before & {process.pid for process in service.processes()}, "the workers to end")
+    until(lambda: len(service.processes()) == len(everybody), "others to take their place")
+    assert_kept(service, service.post(bundle(few())), few())
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_a_service_that_is_told_to_stop_while_it_starts_its_workers_stops(tmp_path: Path, moment: int) -> None:
+    with Standalone(tmp_path, INGEST_WORKERS="4") as service:
+        service.stop()
+        service.launch()
+        # The process that keeps a list, the one that forks, and the first that it forked.
+        until(lambda: len(service.processes()) > moment + 1, "the service to start others")
+        assert service.pid is not None
+        os.kill(service.pid, signal.SIGTERM)
+        exit_code(service)
+        until(lambda: not service.processes(), "its workers to end")
 
 
 def test_workers_end_by_themselves_when_the_server_is_killed_and_the_next_server_goes_on(service: Standalone) -> None:

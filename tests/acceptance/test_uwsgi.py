@@ -1,10 +1,15 @@
 """The service under real uWSGI, with the command that is documented and the options for large uploads."""
 
+import base64
+import hashlib
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +18,7 @@ from tests.acceptance.raw_http import Answer, Wire, chunks, head
 from tests.acceptance.stage import ROOT, bundle, until
 from tests.harness import Environment, Program, Redis, request, uwsgi_env
 from tests.harness.ports import LOOPBACK
+from tests.hostile.malformed_http import REFUSED
 
 MIB = 1024 * 1024
 BODY = bytes(range(256)) * 3000
@@ -144,13 +150,111 @@ def test_of_a_cut_body_nothing_is_left(service: Uwsgi, wire: Wire, header: str, 
         (head("GET", "/upload"), 405),
         (head("POST", "/upload"), 411),
         (head("POST", "/upload", "Content-Length: +1"), 400),
-        (head("POST", "/move", "Content-Length: 100000000", "Expect: 100-continue"), 413),
+        (head("POST", "/move", "Content-Length: 600000000", "Expect: 100-continue"), 413),
     ],
 )
 def test_refusals_are_the_same_as_of_the_built_in_server(wire: Wire, request_bytes: bytes, status: int) -> None:
     answer = wire.send(request_bytes).answer()
     assert answer.status == status
     assert set(answer.json()) == {"status", "message", "code", "traceback", "version"}
+
+
+@pytest.mark.parametrize(("digest", "status"), [(hashlib.sha256(BODY), 200), (hashlib.sha256(BODY[1:]), 400)])
+@pytest.mark.parametrize("header", [f"Content-Length: {len(BODY)}", CHUNKED])
+def test_a_digest_is_verified(service: Uwsgi, wire: Wire, header: str, digest: Any, status: int) -> None:
+    before = jobs(service)
+    announced = f"Repr-Digest: sha-256=:{base64.b64encode(digest.digest()).decode()}:"
+    body = chunks(BODY, 9999) if header == CHUNKED else BODY
+    # Lines of one field are one list.
+    wire.send(head("POST", "/upload", header, announced, "Repr-Digest: md5=:AAAA:"), body)
+    assert wire.answer().status == status
+    until(lambda: jobs(service) == before + (status == 200), "nothing else to be kept")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (("X-Http-Authed-User: a",), 200),
+        (("X-Http-Authed-User: a", "X-Http-Authed-User: b"), 400),
+        (("X-Http-Authed-User: a", "X_Http_Authed_User: b"), 400),
+    ],
+)
+def test_a_request_names_one_user(wire: Wire, headers: tuple[str, ...], status: int) -> None:
+    assert wire.send(head("POST", "/upload", "Content-Length: 2", *headers), b"[]").answer().status == status
+
+
+#: What uWSGI reads as something, and the built-in server refuses; a job may come of it. Of some of these one does
+#: only if the bytes come in one piece.
+LENIENT = {
+    "a chunk size with 0x",
+    "chunk data that end with LF",
+    "a trailer without a colon",
+    "a trailer whose name is not ASCII",
+    "a trailer whose name is not UTF-8",
+    "a trailer with an underscore",
+    "a trailer that ends with LF",
+    "an empty trailer that ends with LF",
+    "too many trailers",
+    "cut before the end",
+}
+
+
+def test_malformed_http_is_answered_without_a_fault_of_ours(service: Uwsgi) -> None:
+    """uWSGI reads the head, by rules of its own; what it makes of it is in `docs/security.md`."""
+    kept = set()
+    for what, (sent, _) in REFUSED.items():
+        before = jobs(service)
+        with Wire(service.url) as wire, suppress(OSError):
+            assert b" 500 " not in wire.send(sent).finish().rest().partition(b"\r\n")[0], what
+        if jobs(service) > before:
+            kept.add(what)
+    assert kept <= LENIENT
+    assert kept, "uWSGI has become strict: docs/security.md says otherwise"
+    assert request("GET", service.url).status == 200
+    assert "Traceback" not in service.log.read_text(errors="replace")
+
+
+def test_more_uploads_than_max_uploads_are_told_to_come_again(installed: Environment, tmp_path: Path) -> None:
+    """In one process: each counts its own."""
+    command = [*line(installed), "--threads", "4", "--enable-threads"]
+    with (
+        Uwsgi(tmp_path, {"ingest": {"max_uploads": 1}}, line=command) as service,
+        Wire(service.url) as slow,
+        Wire(service.url) as other,
+    ):
+        slow.send(head("POST", "/upload", f"Content-Length: {len(BODY)}"), BODY[:-1])
+        until(lambda: any(service.staging.glob("*.part")), "the upload to be under way")
+        answer = other.send(head("POST", "/upload", "Content-Length: 1"), b"a").answer()
+        assert (answer.status, answer.json()["code"]) == (503, "busy")
+        assert int(answer.headers["retry-after"]) > 0
+        assert staged(service, slow.send(BODY[-1:]).answer()) == BODY
+
+
+def test_who_sends_too_slowly_is_cut_off_at_the_next_piece(installed: Environment, tmp_path: Path) -> None:
+    """The rate is looked at once in 128 KiB."""
+    sections = {"ingest": {"min_rate": "100 MB", "min_rate_after": 1}}
+    with Uwsgi(tmp_path, sections, line=line(installed, LARGE)) as service, Wire(service.url) as wire:
+        wire.send(head("POST", "/upload", f"Content-Length: {len(BODY)}"), BODY[: 128 * 1024])
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 2, "a while")
+        answer = wire.send(BODY[128 * 1024 :]).answer()
+        assert (answer.status, answer.json()["code"]) == (408, "too_slow")
+        until(lambda: jobs(service) == 0, "nothing to be kept")
+
+
+@pytest.mark.parametrize(("trusted", "status"), [("unix", 200), ("127.0.0.1", 403)])
+def test_a_peer_on_a_unix_socket_is_told_from_others(
+    installed: Environment, tmp_path: Path, trusted: str, status: int
+) -> None:
+    place = tmp_path / "http"
+    sockets = ["--http-socket", str(place), "--http-socket", f"{LOOPBACK}:{{port}}"]
+    sections = {"ingest": {"trusted_proxies": trusted}}
+    command = [installed.bin("uwsgi"), *sockets, *DOCUMENTED[2:]]
+    with Uwsgi(tmp_path, sections, line=command), socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(20)
+        peer.connect(str(place))
+        peer.sendall(head("POST", "/upload", "Content-Length: 2", "X-Http-Authed-User: a") + b"[]")
+        assert peer.recv(100).split()[1] == b"%d" % status
 
 
 def test_a_stop_does_not_wait_for_slow_uploads(installed: Environment, tmp_path: Path) -> None:

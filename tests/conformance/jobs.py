@@ -37,15 +37,15 @@ def receipt(job_id: int = JOB, size_bytes: int = 10) -> Receipt:
     return Receipt(path=Path(f"/staging/{job_id}.tar"), size_bytes=size_bytes)
 
 
-def ready(store: JobStore, job_id: int = JOB) -> Job:
+def ready(store: JobStore, job_id: int = JOB, kind: Kind = Kind.INGEST) -> Job:
     """Upload a bundle."""
-    assert store.open(job_id, Kind.INGEST, "dmlb2001", "upload")
+    assert store.open(job_id, kind, "dmlb2001", "upload")
     return store.accept(job_id, "upload", receipt(job_id))
 
 
-def claimed(store: JobStore, job_id: int = JOB) -> Claim:
+def claimed(store: JobStore, job_id: int = JOB, kind: Kind = Kind.INGEST) -> Claim:
     """Upload a bundle and claim the job."""
-    ready(store, job_id)
+    ready(store, job_id, kind)
     claim = store.claim(job_id, "worker")
     assert claim is not None
     return claim
@@ -53,7 +53,7 @@ def claimed(store: JobStore, job_id: int = JOB) -> Claim:
 
 def everything(store: JobStore, job_id: int = JOB) -> tuple[Any, ...]:
     """All that a store tells of a job."""
-    tells = (store.job, store.status, store.events, store.file_ids, store.intents, store.sources)
+    tells = (store.job, store.status, store.events, store.file_ids, store.intents, store.sources, store.given_up)
     return tuple(tell(job_id) for tell in tells)
 
 

@@ -18,6 +18,8 @@ __all__ = ["Reply", "Rogue", "http"]
 PATIENCE_S = 30.0
 #: Between two bytes of a reply that trickles.
 DRIP_S = 0.02
+#: Sent at once by a reply that pours.
+POUR_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,8 @@ class Reply:
     Attributes:
         raw: bytes sent back.
         then: `keep` waits for the next request, `close` hangs up, `reset` hangs up rudely, `hang` keeps silent until
-            the client gives up, `trickle` sends blanks, slowly, until the client gives up.
+            the client gives up, `trickle` sends blanks, slowly, until the client gives up, `pour` sends zeros as fast as it
+            can until the client hangs up.
         reads_body: whether the body of the request is read before answering.
 
     """
@@ -127,6 +130,9 @@ class Rogue:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif how == "hang":
             self._over.wait(PATIENCE_S)
+        elif how == "pour":
+            while not self._over.is_set():
+                connection.sendall(bytes(POUR_BYTES))
         elif how == "trickle":
             while not self._over.wait(DRIP_S):
                 connection.sendall(b" ")

@@ -8,7 +8,9 @@ import pytest
 
 from pacifica.ingest.core.errors import Conflict
 from pacifica.ingest.core.metadata import Document
+from pacifica.ingest.local.catalogue import LocalCatalogue
 from pacifica.ingest.ports import Catalogue, RegisteredFile
+from pacifica.ingest.testing import MemoryCatalogue
 from tests.conformance.conftest import PAGE_FILES
 from tests.harness import ALLOWED
 
@@ -54,6 +56,18 @@ class Transaction:
             ),
             key=lambda file: file.file_id,
         )
+
+
+@pytest.mark.parametrize(
+    "login", [ALLOWED.login, ALLOWED.login.upper(), "nobody", "%", "a&_id=10", "ü", "ü".encode().decode("latin-1")]
+)
+def test_persons_are_told_by_login_where_persons_are_kept(catalogue: Catalogue, login: str) -> None:
+    if isinstance(catalogue, MemoryCatalogue):
+        catalogue.people = {ALLOWED.login: [str(ALLOWED.submitter)], ALLOWED.login.upper(): [str(ALLOWED.submitter)]}
+    if isinstance(catalogue, LocalCatalogue):
+        assert catalogue.people_of(login) is None
+    else:
+        assert catalogue.people_of(login) == ({str(ALLOWED.submitter)} if login.lower() == ALLOWED.login else set())
 
 
 def test_an_unknown_transaction_is_none(catalogue: Catalogue, number: Number) -> None:

@@ -1,5 +1,6 @@
 """What `ports.JobStore` promises of uploads, of what is told, and of the ends of jobs, on the double and every database."""
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from pacifica.ingest.core.errors import ClaimLost, JobBusy, KeyReused, NoSuchJob
-from pacifica.ingest.core.jobs import LOST_OWNERS, Job, Series
+from pacifica.ingest.core.jobs import LOST_OWNERS, Claim, Job, Series
 from pacifica.ingest.core.states import Kind, Phase, State, Step
 from pacifica.ingest.ports import JobStore, RequestMark
 from pacifica.ingest.testing import ManualClock
@@ -55,6 +56,30 @@ def test_accepting_again_after_a_lost_answer_changes_nothing(store: JobStore) ->
     job = ready(store)
     assert store.accept(JOB, "upload", receipt()) == job
     assert names(store) == ["accepted"]
+
+
+def test_accepting_again_finds_a_job_that_is_over_and_cleaned_by_now(store: JobStore) -> None:
+    ready(store)
+    claim = store.claim(JOB, "a fast worker")
+    assert claim
+    store.finish(claim)
+    store.cleaned(JOB)
+    before = everything(store)
+    assert store.accept(JOB, "upload", receipt()) == before[0]
+    assert (before[0].phase, before[0].path) == (Phase.DONE, "")
+    assert everything(store) == before
+
+
+def test_a_job_knows_its_landing_zone_when_its_file_is_gone_too(store: JobStore, tmp_path: Path) -> None:
+    store.open(JOB, Kind.INGEST, "a", "upload", "a7")
+    assert store.job(JOB).landing_zone == "a7"
+    assert store.accept(JOB, "upload", receipt()).landing_zone == "a7"
+    claim = store.claim(JOB, "worker")
+    assert claim
+    store.finish(claim)
+    store.cleaned(JOB)
+    assert store.job(JOB).landing_zone == "a7"
+    assert store.adopt(JOB + 1, Kind.INGEST, "", tmp_path / "6.tar").landing_zone == "", "version 0.4.1 had none"
 
 
 def test_only_the_upload_itself_can_show_life_be_accepted_or_refused(store: JobStore) -> None:
@@ -349,11 +374,74 @@ def test_forcing_a_live_state_wakes_a_job_that_had_failed(store: JobStore, clock
     assert again.epoch > claim.epoch
 
 
-@pytest.mark.parametrize("state", State)
-def test_a_job_that_is_done_stays_done_whatever_clients_are_told(store: JobStore, state: State) -> None:
+def test_a_forced_change_begins_afresh(store: JobStore, clock: ManualClock) -> None:
+    for end in ((State.FAILED, Step.OPEN_TAR, 0), (State.OK, Step.INGEST_METADATA, 100)):
+        job_id = JOB + len(end[0])
+        wait(store, claimed(store, job_id), clock, 5)
+        clock.advance(10)
+        store.claim(job_id, "another")
+        assert store.take_over(store.job(job_id))
+        assert store.job(job_id).failing
+        store.force(job_id, *end, "by hand")
+        job = store.job(job_id)
+        assert (job.failing, job.waiting_for, job.lost_owners, job.worker) == (None, "", 0, "")
+
+
+@pytest.mark.parametrize("end", [(State.FAILED, Step.UPLOADING, 0), (State.OK, Step.INGEST_METADATA, 100)])
+def test_a_forced_end_of_an_upload_leaves_it_to_the_sweep(store: JobStore, end: tuple[State, Step, float]) -> None:
+    store.open(JOB, Kind.INGEST, "a", "upload")
+    store.force(JOB, *end, "by hand")
+    for late in (lambda: store.receiving(JOB, "upload"), lambda: store.accept(JOB, "upload", receipt())):
+        with pytest.raises(ClaimLost):
+            late()
+    assert [job.job_id for job in store.leftovers()] == [JOB]
+    store.refuse(JOB, "upload")
+    store.cleaned(JOB)
+    assert store.leftovers() == []
+    assert (store.status(JOB).state, store.status(JOB).complete) == (end[0], True)
+
+
+def test_a_job_that_was_called_done_keeps_its_file_and_can_be_called_failed_and_tried_again(store: JobStore) -> None:
+    claim = claimed(store)
+    store.force(JOB, State.OK, Step.INGEST_METADATA, 100, "")
+    assert (store.job(JOB).phase, store.job(JOB).path) == (Phase.DONE, claim.job.path)
+    assert store.leftovers() == []
+    store.force(JOB, State.FAILED, Step.INGEST_FILES, 0, "it was not")
+    assert store.job(JOB).phase is Phase.FAILED
+    assert store.retry(JOB).path == claim.job.path
+    assert store.claim(JOB, "another") is not None
+
+
+@pytest.mark.parametrize("is_cleaned", [False, True])
+def test_a_live_state_does_not_fit_a_job_that_is_done(store: JobStore, *, is_cleaned: bool) -> None:
     store.finish(claimed(store))
-    store.force(JOB, state, Step.UPLOADING, 0, "told")
-    assert (store.status(JOB).state, store.status(JOB).step) == (state, Step.UPLOADING)
+    if is_cleaned:
+        store.cleaned(JOB)
+    before = everything(store)
+    with pytest.raises(JobBusy, match="over"):
+        store.force(JOB, State.OK, Step.INGEST_METADATA, 99, "")
+    assert everything(store) == before
+
+
+def test_a_live_state_that_comes_with_the_end_of_a_job_is_not_what_stays(store: JobStore) -> None:
+    def act(number: int, claim: Claim) -> None:
+        if number:
+            store.finish(claim)
+            return
+        with suppress(JobBusy):
+            store.force(claim.job_id, State.OK, Step.OPEN_TAR, 50, "")
+
+    for job_id in range(100, 130):
+        claim = claimed(store, job_id)
+        at_once(2, lambda number, claim=claim: act(number, claim))
+        assert store.job(job_id).phase is Phase.DONE
+        assert store.status(job_id).complete
+
+
+def test_a_job_that_is_done_stays_done_whatever_clients_are_told(store: JobStore) -> None:
+    store.finish(claimed(store))
+    store.force(JOB, State.FAILED, Step.UPLOADING, 0, "told")
+    assert (store.status(JOB).state, store.status(JOB).step) == (State.FAILED, Step.UPLOADING)
     assert store.claim(JOB, "another") is None
     assert store.job(JOB).phase is Phase.DONE
     assert [job.job_id for job in store.leftovers()] == [JOB], "its staged file goes all the same"
@@ -502,8 +590,9 @@ def test_a_job_that_expires_cannot_be_tried_again_and_one_that_is_tried_again_do
     assert store.expire(store.job(JOB))
     with pytest.raises(JobBusy):
         store.retry(JOB)
-    store.force(JOB, State.OK, Step.UPLOADING, 0, "")
-    assert store.job(JOB).phase is Phase.FAILED
+    with pytest.raises(JobBusy):
+        store.force(JOB, State.OK, Step.UPLOADING, 0, "")
+    assert store.status(JOB).state is State.FAILED
 
 
 def test_of_many_that_expire_or_retry_a_job_at_once_one_does(store: JobStore, clock: ManualClock) -> None:
@@ -537,6 +626,26 @@ def test_live_and_done_jobs_do_not_expire_and_one_that_was_done_by_hand_does(
     assert store.file_ids(JOB) == {0: 11}, "somebody may need it"
 
 
+@pytest.mark.parametrize("end", ["running", "waiting", "failed", "done"])
+def test_what_a_move_gave_up_is_no_garbage_to_be_removed_until_the_move_is_done(
+    store: JobStore, clock: ManualClock, end: str
+) -> None:
+    claim = claimed(store, JOB, Kind.MOVE)
+    other = claimed(store, 6)
+    store.intend(claim, {0: 10})
+    store.intend(other, {0: 11})
+    store.abandon(claim)
+    store.abandon(other)
+    if end == "waiting":
+        wait(store, claim, clock, 5)
+    elif end == "failed":
+        store.fail(claim, Step.MOVE_FILES, "no")
+    elif end == "done":
+        store.finish(claim)
+    clock.advance(WEEK_S + 1)
+    assert store.garbage(older_than_s=WEEK_S) == ([10, 11] if end == "done" else [11])
+
+
 def test_only_garbage_is_removed(store: JobStore) -> None:
     failed(store)
     store.removed([11, 12])
@@ -557,7 +666,8 @@ def test_jobs_are_listed_by_state_phase_and_user(store: JobStore) -> None:
 
     assert listed() == {5, 6, 7, 8}
     assert listed(state=State.FAILED) == {5, 8}
-    assert listed(phase=Phase.FAILED) == {5}
-    assert listed(state=State.OK, phase=Phase.READY, user="dmlb2001") == {6}
+    assert listed(phases=[Phase.FAILED]) == {5}
+    assert listed(phases=[Phase.READY, Phase.DONE]) == {6, 7}
+    assert listed(state=State.OK, phases={Phase.READY}, user="dmlb2001") == {6}
     assert listed(user="somebody") == set()
     assert len(store.statuses(limit=1, state=State.FAILED)) == 1

@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 
 from pacifica.ingest.core.errors import ClaimLost, Conflict
-from pacifica.ingest.core.jobs import LONGEST_DELAY_S, Claim, Job
+from pacifica.ingest.core.jobs import LONGEST_DELAY_S, Claim, Job, Series
 from pacifica.ingest.core.states import Kind, Phase, State, Step
 from pacifica.ingest.ports import JobStore, SourceFile
 from pacifica.ingest.testing import ManualClock
@@ -87,6 +89,25 @@ def test_a_clock_that_jumped_back_does_not_hold_a_job(
     assert take(store) is not None
 
 
+def test_time_in_which_a_job_waits_for_a_worker_is_not_part_of_its_series(store: JobStore, clock: ManualClock) -> None:
+    began = clock.now()
+    wait(store, claimed(store), clock, 5)
+    clock.advance(3605)
+    claim = store.claim(JOB, "another")
+    assert claim is not None
+    assert (
+        claim.job.failing == store.job(JOB).failing == Series(since=began + timedelta(hours=1), step=Step.INGEST_FILES)
+    )
+
+
+def test_a_series_of_a_clock_that_jumped_back_begins_with_the_claim(store: JobStore, clock: ManualClock) -> None:
+    wait(store, claimed(store), clock, 5)
+    clock.jump(-86_400)
+    claim = store.claim(JOB, "another")
+    assert claim is not None
+    assert claim.job.failing == Series(since=clock.now(), step=Step.INGEST_FILES)
+
+
 SOURCE = SourceFile(seq=0, device=2**64 - 1, inode=2**64 - 1)
 OWNERS_WRITES: dict[str, Callable[[JobStore, Claim, ManualClock], object]] = {
     "beat": lambda store, claim, _: store.beat(claim),
@@ -98,7 +119,10 @@ OWNERS_WRITES: dict[str, Callable[[JobStore, Claim, ManualClock], object]] = {
     "intend": lambda store, claim, _: store.intend(claim, {9: 99}),
     "archived": lambda store, claim, _: store.archived(claim, [10]),
     "abandon": lambda store, claim, _: store.abandon(claim),
+    "void": lambda store, claim, _: store.void(claim, [10]),
+    "take_back": lambda store, claim, _: store.take_back(claim, 11),
     "note_sources": lambda store, claim, _: store.note_sources(claim, [SOURCE]),
+    "note_part": lambda store, claim, _: store.note_part(claim, 0, 3),
     "freeze": lambda store, claim, _: store.freeze(claim, 0),
 }
 LOSSES: dict[str, Callable[[JobStore, Claim, ManualClock], object]] = {
@@ -114,7 +138,9 @@ LOSSES: dict[str, Callable[[JobStore, Claim, ManualClock], object]] = {
 @pytest.mark.parametrize("write", OWNERS_WRITES)
 def test_a_lost_claim_writes_nothing(store: JobStore, clock: ManualClock, write: str, loss: str) -> None:
     claim = claimed(store)
+    store.note_sources(claim, [SOURCE])
     store.intend(claim, {0: 10, 1: 11})
+    store.abandon(claim, [11])
     LOSSES[loss](store, claim, clock)
     before = everything(store)
     with pytest.raises(ClaimLost):
@@ -123,7 +149,10 @@ def test_a_lost_claim_writes_nothing(store: JobStore, clock: ManualClock, write:
     assert store.intend(claimed(store, 6), {9: 99}) == {9}
 
 
-@pytest.mark.parametrize("write", ["beat", "report", "intend", "archived", "abandon", "note_sources", "freeze"])
+@pytest.mark.parametrize(
+    "write",
+    ["beat", "report", "intend", "archived", "abandon", "void", "take_back", "note_sources", "note_part", "freeze"],
+)
 def test_every_write_of_the_owner_is_a_sign_of_progress(store: JobStore, clock: ManualClock, write: str) -> None:
     claim = claimed(store)
     before = store.job(JOB)
@@ -163,6 +192,109 @@ def test_an_id_that_became_garbage_is_never_given_again(store: JobStore) -> None
     assert store.intend(claim, {0: 12}) == {0}
 
 
+def test_an_id_that_is_void_is_no_garbage_and_never_given_again(store: JobStore, clock: ManualClock) -> None:
+    claim = claimed(store)
+    store.intend(claim, {0: 10, 1: 11, 2: 12})
+    store.archived(claim, [11])
+    store.void(claim, [10])
+    store.abandon(claim)
+    clock.advance(1)
+    assert (store.file_ids(JOB), store.intents(JOB)) == ({1: 11}, {})
+    assert store.garbage(older_than_s=0) == [12]
+    assert store.intend(claim, {0: 10}) == set()
+    assert store.intend(claimed(store, 6), {0: 10}) == set()
+    store.fail(claim, Step.INGEST_FILES, "no")
+    assert store.expire(store.job(JOB))
+    clock.advance(1)
+    assert store.garbage(older_than_s=0) == [11, 12]
+
+
+def test_only_an_intent_of_the_job_itself_can_become_void(store: JobStore, clock: ManualClock) -> None:
+    first, second = claimed(store, 1), claimed(store, 2)
+    store.intend(first, {0: 10, 1: 11, 2: 12})
+    store.archived(first, [10])
+    store.void(second, [11])
+    store.void(first, [10, 99])
+    store.void(first, [])
+    assert (store.file_ids(1), store.intents(1)) == ({0: 10}, {1: 11, 2: 12})
+    store.abandon(first)
+    store.void(first, [11])
+    clock.advance(1)
+    assert store.garbage(older_than_s=0) == [11, 12]
+
+
+def test_garbage_is_as_old_as_the_moment_at_which_it_was_given_up(store: JobStore, clock: ManualClock) -> None:
+    claim = claimed(store)
+    store.intend(claim, {0: 10})
+    clock.advance(1000)
+    store.abandon(claim)
+    clock.advance(10)
+    assert store.garbage(older_than_s=20) == []
+    assert store.garbage(older_than_s=5) == [10]
+
+
+def test_what_a_move_gave_up_stays_until_a_job_that_was_called_done_cannot_be_taken_back(
+    store: JobStore, clock: ManualClock
+) -> None:
+    claim = claimed(store, kind=Kind.MOVE)
+    store.intend(claim, {0: 10})
+    store.abandon(claim)
+    store.force(JOB, State.OK, Step.INGEST_METADATA, 100, "")
+    clock.advance(1)
+    assert store.garbage(older_than_s=0) == []
+    assert store.expire(store.job(JOB))
+    assert store.garbage(older_than_s=0) == [10]
+    store.cleaned(JOB)
+    assert store.garbage(older_than_s=0) == [10]
+
+
+def test_one_intent_is_abandoned_alone_and_what_was_given_up_is_told_with_the_highest_first(
+    store: JobStore, clock: ManualClock
+) -> None:
+    claim = claimed(store)
+    store.intend(claim, {0: 30, 1: 11, 2: 12})
+    store.intend(claimed(store, 6), {0: 13})
+    store.archived(claim, [12])
+    store.abandon(claim, [30, 12, 13])
+    assert (store.file_ids(JOB), store.intents(JOB), store.given_up(JOB)) == ({2: 12}, {1: 11}, {0: [30]})
+    clock.advance(1)
+    store.intend(claim, {0: 20})
+    store.abandon(claim)
+    assert (store.intents(JOB), store.given_up(JOB)) == ({}, {0: [30, 20], 1: [11]})
+    assert store.intents(6) == {0: 13}
+
+
+def test_a_garbage_id_that_is_whole_after_all_is_taken_back_instead_of_what_was_intended_later(
+    store: JobStore, clock: ManualClock
+) -> None:
+    claim = claimed(store)
+    store.intend(claim, {0: 10, 1: 11})
+    store.abandon(claim, [10])
+    store.intend(claim, {0: 20})
+    wait(store, claim, clock, 5)
+    clock.advance(5)
+    again = store.claim(JOB, "worker")
+    assert again is not None
+    store.take_back(again, 10)
+    store.take_back(again, 10)
+    assert (store.file_ids(JOB), store.intents(JOB), store.given_up(JOB)) == ({0: 10}, {1: 11}, {0: [20]})
+    assert store.job(JOB).failing is None
+
+
+def test_only_garbage_of_the_job_itself_is_taken_back(store: JobStore) -> None:
+    first, second = claimed(store, 1), claimed(store, 2)
+    store.intend(first, {0: 10, 1: 11, 2: 12})
+    store.archived(first, [11])
+    store.abandon(first, [12])
+    store.abandon(second)
+    for file_id in (10, 11, 12, 99):
+        store.take_back(second, file_id)
+    for file_id in (10, 11, 99):
+        store.take_back(first, file_id)
+    assert (store.file_ids(1), store.intents(1), store.given_up(1)) == ({1: 11}, {0: 10}, {2: [12]})
+    assert store.file_ids(2) == {}
+
+
 def test_only_an_intent_of_the_job_itself_can_be_fulfilled(store: JobStore) -> None:
     first, second = claimed(store, 1), claimed(store, 2)
     store.intend(first, {0: 10, 1: 11})
@@ -178,7 +310,8 @@ def test_nothing_to_record_is_recorded_at_once(store: JobStore) -> None:
     assert store.intend(claim, {}) == set()
     store.archived(claim, [])
     store.note_sources(claim, [])
-    assert everything(store)[3:] == ({}, {}, {})
+    store.abandon(claim, [])
+    assert everything(store)[3:] == ({}, {}, {}, {})
 
 
 def test_a_large_window_is_recorded_whole(store: JobStore) -> None:
@@ -210,6 +343,50 @@ def test_what_is_known_of_a_source_stays_while_its_intent_is_unfulfilled(store: 
     store.intend(claim, {0: 77})
     store.note_sources(claim, [SourceFile(seq=0, device=1, inode=1), SourceFile(seq=1, device=1, inode=1)])
     assert store.sources(JOB) == {0: SOURCE, 1: SourceFile(seq=1, device=1, inode=1)}
+
+
+def test_how_much_of_a_source_was_found_is_known_until_it_is_checked_anew(store: JobStore, clock: ManualClock) -> None:
+    claim = claimed(store)
+    other = SourceFile(seq=1, device=2, inode=3)
+    store.note_sources(claim, [SOURCE, other])
+    store.intend(claim, {0: 77})
+    for size_bytes in (0, 2**40):
+        clock.advance(5)
+        since = clock.now()
+        for _ in range(2):
+            store.note_part(claim, 0, size_bytes)
+            clock.advance(5)
+        assert store.sources(JOB) == {0: replace(SOURCE, partial_bytes=size_bytes, partial_since=since), 1: other}
+    store.note_part(claim, 9, 5)
+    store.note_sources(claim, [SOURCE])
+    assert store.sources(JOB)[0].partial_bytes == 2**40
+    store.abandon(claim)
+    store.note_sources(claim, [SOURCE])
+    assert store.sources(JOB) == {0: SOURCE, 1: other}
+
+
+def test_a_part_that_grows_under_the_first_id_ends_the_series_of_faults(store: JobStore, clock: ManualClock) -> None:
+    claim = claimed(store)
+    store.note_sources(claim, [SOURCE])
+    store.intend(claim, {0: 77})
+
+    def faulty() -> Claim:
+        wait(store, claim, clock, 0)
+        again = store.claim(JOB, "worker")
+        assert again is not None
+        assert again.job.failing is not None
+        return again
+
+    for size_bytes, is_progress in ((0, False), (3, True), (3, False), (2, False), (5, True)):
+        claim = faulty()
+        store.note_part(claim, 0, size_bytes)
+        assert (store.job(JOB).failing is None) is is_progress, size_bytes
+    # Else an archive that cuts every copy short would be waited for for ever.
+    store.abandon(claim, [77])
+    store.intend(claim, {0: 78})
+    claim = faulty()
+    store.note_part(claim, 0, 9)
+    assert store.job(JOB).failing is not None
 
 
 def test_a_map_is_frozen_only_when_it_is_whole(store: JobStore) -> None:
@@ -333,6 +510,25 @@ def test_an_upload_that_stood_still_fails_and_its_sender_is_told(store: JobStore
     for late in (lambda: store.receiving(JOB, "upload"), lambda: store.accept(JOB, "upload", receipt())):
         with pytest.raises(ClaimLost):
             late()
+
+
+def test_a_word_that_is_not_documented_stays_when_a_job_is_taken_over(store: JobStore) -> None:
+    store.open(JOB, Kind.INGEST, "a", "upload")
+    word = "half way"
+    store.force(JOB, State.OK, word, 50, "")  # type: ignore[arg-type]  # as `update_state` and 0.4.1 write it
+    assert store.take_over(store.job(JOB))
+    status = store.status(JOB)
+    assert (status.state, status.step, status.complete) == (State.FAILED, word, True)
+
+
+def test_leftovers_are_told_in_pages_in_the_order_of_their_numbers(store: JobStore) -> None:
+    for job_id in (7, 3, 9, 5, 8, 2):
+        store.finish(claimed(store, job_id))
+    assert numbers(store.leftovers(limit=4)) == [2, 3, 5, 7]
+    assert numbers(store.leftovers(after=7, limit=4)) == [8, 9]
+    assert store.leftovers(after=9) == []
+    store.cleaned(5)
+    assert numbers(store.leftovers()) == [2, 3, 7, 8, 9]
 
 
 @pytest.mark.parametrize("moved", ["beat", "epoch", "phase"])

@@ -14,11 +14,12 @@ import peewee
 import pytest
 
 from pacifica.ingest import database, orm, tables
-from pacifica.ingest.core.errors import ClaimLost, DatabaseDown
+from pacifica.ingest.core.errors import ClaimLost, DatabaseDown, NoSpace
 from pacifica.ingest.core.jobs import Claim
 from pacifica.ingest.core.states import Kind, Phase, State, Step
 from pacifica.ingest.local.clock import SystemClock
 from pacifica.ingest.store import SqlJobStore
+from pacifica.ingest.transactions import retried
 from tests.conformance.jobs import JOB, at_once, claimed, everything, ready
 from tests.harness import MariaDB, PostgreSQL
 from tests.harness.command import base_environment, run
@@ -76,11 +77,12 @@ connection.close()
 
 
 @contextmanager
-def using(url: str) -> Iterator[SqlJobStore]:
-    """A store on an empty database."""
+def using(url: str, *, empty: bool = True) -> Iterator[SqlJobStore]:
+    """A store on an empty database, or on one as it is."""
     before = database.DB.obj
     database.use_database(url)
-    orm.OrmSync.update_tables()
+    if empty:
+        orm.OrmSync.update_tables()
     try:
         yield SqlJobStore(SystemClock())
     finally:
@@ -201,7 +203,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # No page more than the empty tables have.
     full = (*database.SQLITE_PRAGMAS, ("max_page_count", 1))
     monkeypatch.setitem(database.OPTIONS["sqlite"], "pragmas", full)
-    with using(url) as store, pytest.raises(DatabaseDown, match="disk is full"):
+    with using(url) as store, pytest.raises(NoSpace, match="disk of the database is full"):
         store.adopt(JOB, Kind.INGEST, "a" * 100_000, tmp_path)
 
 
@@ -281,6 +283,112 @@ def test_no_update_of_a_job_locks_another_job(mariadb: MariaDB) -> None:
         for sql, parameters in seen:
             keys = database.DB.execute_sql(f"EXPLAIN {sql}", parameters).fetchone()[4:6]
             assert set(keys) <= {"PRIMARY", None}, (sql, keys)
+
+
+# --- what a server says of itself
+
+
+@retried(atomic=True)
+def told(sql: str) -> None:
+    """Let the server raise what it would raise by itself."""
+    database.DB.execute_sql(sql)
+
+
+#: SQLSTATE of what another try, or an operator, may change: read-only; deadlock, serialisation, lock; full, broken and
+#: damaged disk; too many connections; stop and start of the server; time limits that an operator set; the server's own fault.
+POSTGRESQL_AWAY = (
+    "25006 40001 40P01 55P03 53100 53200 53300 58030 XX000 XX001 57P01 57P02 57P03 57014 25P02 25P03 25P04 08006"
+)
+#: The same, as numbers of MySQL.
+MYSQL_AWAY = "3 5 126 1290 1792 1836 1205 1213 1021 1030 1114 1040 1053 1203 1226 1317 1927 2013"
+OURS = (peewee.DataError, peewee.IntegrityError, peewee.ProgrammingError)
+
+
+@pytest.mark.parametrize("code", POSTGRESQL_AWAY.split())
+def test_what_passes_in_postgresql_can_be_waited_for(postgresql: PostgreSQL, code: str) -> None:
+    with using(postgresql.url, empty=False), pytest.raises(DatabaseDown, match="by itself"):
+        told(f"DO $$ BEGIN RAISE EXCEPTION 'by itself' USING ERRCODE = '{code}'; END $$")
+
+
+@pytest.mark.parametrize("code", ["22003", "22021", "23505", "42P01", "42703"])
+def test_a_fault_of_ours_in_postgresql_is_not_waited_for(postgresql: PostgreSQL, code: str) -> None:
+    with using(postgresql.url, empty=False), pytest.raises(OURS):
+        told(f"DO $$ BEGIN RAISE EXCEPTION 'a fault of ours' USING ERRCODE = '{code}'; END $$")
+
+
+@pytest.mark.parametrize("code", MYSQL_AWAY.split())
+def test_what_passes_in_mariadb_can_be_waited_for(mariadb: MariaDB, code: str) -> None:
+    with using(mariadb.url, empty=False), pytest.raises(DatabaseDown, match="by itself"):
+        told(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'by itself'")
+
+
+@pytest.mark.parametrize("code", ["1062", "1064", "1146", "1264", "1406"])
+def test_a_fault_of_ours_in_mariadb_is_not_waited_for(mariadb: MariaDB, code: str) -> None:
+    with using(mariadb.url, empty=False), pytest.raises(OURS):
+        told(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'a fault of ours'")
+
+
+@contextmanager
+def read_only_postgresql(server: PostgreSQL, url: str) -> Iterator[None]:
+    name = url.rpartition("/")[2]
+    for value in ("on", "off"):
+        server.query(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {value}')
+        # As after a failover: who was connected connects again.
+        server.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        if value == "on":
+            yield
+
+
+@contextmanager
+def read_only_mariadb(server: MariaDB) -> Iterator[None]:
+    server.query("SET GLOBAL read_only = 1")
+    try:
+        yield
+    finally:
+        server.query("SET GLOBAL read_only = 0")
+
+
+def test_a_server_that_became_read_only_is_waited_for(server: PostgreSQL | MariaDB) -> None:
+    url = server.new_database()
+    if isinstance(server, MariaDB):
+        # Who may do anything may write all the same.
+        name = url.rpartition("/")[2]
+        server.query(f"CREATE USER plain@127.0.0.1; GRANT ALL ON `{name}`.* TO plain@127.0.0.1")
+        url = url.replace("pacifica:pacifica", "plain")
+    with using(url) as store:
+        claim = claimed(store)
+        before = store.job(JOB)
+        with read_only_mariadb(server) if isinstance(server, MariaDB) else read_only_postgresql(server, url):
+            for write in (
+                lambda: store.beat(claim),
+                lambda: store.open(6, Kind.INGEST, "a", "b"),
+                lambda: store.fail(claim, Step.OPEN_TAR, "broken"),
+                lambda: store.take_over(before),
+            ):
+                with pytest.raises(DatabaseDown) as raised:
+                    write()
+                assert raised.value.retryable
+            assert store.job(JOB) == before
+        store.finish(claim)
+
+
+def test_a_sqlite_file_that_became_read_only_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
+    with using(url) as store:
+        claim = claimed(store)
+    monkeypatch.setitem(database.OPTIONS["sqlite"], "pragmas", (*database.SQLITE_PRAGMAS, ("query_only", 1)))
+    with using(url, empty=False) as store, pytest.raises(DatabaseDown, match="readonly"):
+        store.finish(claim)
+
+
+def test_a_damaged_sqlite_file_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    with using(f"sqlite:///{path}") as store:
+        ready(store)
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    with using(f"sqlite:///{path}", empty=False) as store, pytest.raises(DatabaseDown, match="malformed"):
+        store.claim(JOB, "worker")
 
 
 # --- servers that go away

@@ -5,19 +5,29 @@ import hashlib
 import os
 import stat
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pacifica.ingest.core.digests import Digest
-from pacifica.ingest.core.errors import ArchiveMismatch, NeighbourDown, NoSpace, Stopping, Unavailable
-from pacifica.ingest.local.archive import SMALL, SYNC_EVERY, FolderArchive
-from pacifica.ingest.ports import Parcel
+from pacifica.ingest.core.errors import IdTaken, NeighbourDown, NoSpace, Stopping, Unavailable
+from pacifica.ingest.local.archive import BACKLOG, SMALL, SYNC_EVERY, FolderArchive
+from pacifica.ingest.local.root import MARKER, ProcessMemory
+from pacifica.ingest.ports import Parcel, Shipment
 
 
 def ignore(_count: int) -> None:
     pass
+
+
+def stop(_count: int) -> None:
+    raise Stopping
+
+
+def ids(parcels: Iterable[Parcel]) -> list[int]:
+    return [one.file_id for one in parcels]
 
 
 def parcel(file_id: int, holder: Path, size: int | None = None, offset: int = 0) -> Parcel:
@@ -27,7 +37,9 @@ def parcel(file_id: int, holder: Path, size: int | None = None, offset: int = 0)
 
 
 def everything(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """All but the marker."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(MARKER))
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 @pytest.fixture
@@ -89,9 +101,9 @@ def test_an_id_that_is_in_use_is_never_overwritten(archive: FolderArchive, root:
     other = holder.with_name("other")
     other.write_bytes(b"other bytes")
     for again in (archive, FolderArchive(root)):
-        with pytest.raises(ArchiveMismatch):
+        with pytest.raises(IdTaken):
             again.store(parcel(7, other), ignore)
-        with pytest.raises(ArchiveMismatch):
+        with pytest.raises(IdTaken):
             again.adopt(7, other)
     assert Path(archive.location(7)).read_bytes() == b"some bytes"
     assert other.read_bytes() == b"other bytes"
@@ -109,7 +121,7 @@ def test_of_many_that_store_the_same_id_at_once_one_wins_and_the_others_are_told
         try:
             archive.store(parcel(7, holder), ignore)
             archive.flush()
-        except ArchiveMismatch:
+        except IdTaken:
             return None
         return number
 
@@ -120,15 +132,24 @@ def test_of_many_that_store_the_same_id_at_once_one_wins_and_the_others_are_told
     assert everything(root) == {"000/000/000/7"}
 
 
-def test_a_store_that_is_stopped_leaves_nothing(archive: FolderArchive, root: Path, holder: Path) -> None:
-    def stop(_count: int) -> None:
-        raise Stopping
-
+def test_a_long_file_whose_store_is_stopped_leaves_nothing(archive: FolderArchive, root: Path, holder: Path) -> None:
+    holder.write_bytes(bytes(SMALL))
+    shipment = Shipment()
     with pytest.raises(Stopping):
-        archive.store(parcel(7, holder), stop)
+        archive.ship([parcel(7, holder)], stop, shipment)
     archive.flush()
     assert archive.size(7) is None
     assert everything(root) == set()
+    assert (len(shipment.begun), shipment.stored) == (1, [])
+
+
+def test_small_files_that_were_on_their_way_when_it_stopped_are_told(archive: FolderArchive, holder: Path) -> None:
+    shipment = Shipment()
+    with pytest.raises(Stopping):
+        archive.ship([parcel(7, holder), parcel(8, holder)], stop, shipment)
+    archive.flush()
+    assert shipment.stored == shipment.begun == [parcel(7, holder)]
+    assert (archive.size(7), archive.size(8)) == (10, None)
 
 
 def test_a_holder_that_is_too_short_leaves_nothing(archive: FolderArchive, root: Path, holder: Path) -> None:
@@ -144,12 +165,11 @@ def test_a_full_disk_is_told_as_no_space_and_leaves_nothing(
     def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    root.mkdir()
+    archive.size(7)  # begins the archive
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        archive.store(parcel(7, holder), ignore)
         with pytest.raises(NoSpace):
-            archive.flush()
+            archive.store(parcel(7, holder), ignore)
     assert everything(root) == set()
 
 
@@ -192,7 +212,7 @@ def test_on_a_file_system_without_links_objects_land_and_are_not_overwritten(
     first, second = FolderArchive(root), FolderArchive(root)
     first.store(parcel(7, holder), ignore)
     first.flush()
-    with pytest.raises(ArchiveMismatch):
+    with pytest.raises(IdTaken):
         second.store(parcel(7, holder), ignore)
     source = holder.with_name("source")
     source.write_bytes(b"moved")
@@ -237,6 +257,143 @@ def test_what_a_crash_left_is_removed_once_it_is_old(archive: FolderArchive, roo
     assert everything(root) == {"000/000/000/7"}
 
 
+def test_what_a_crash_left_under_an_id_is_removed_with_it_and_nothing_else(
+    archive: FolderArchive, root: Path, holder: Path
+) -> None:
+    archive.store(parcel(8, holder), ignore)
+    archive.flush()
+    mine = [root / f"000/000/000/{name}" for name in ("7.0123456789abcdef.part", "7.fedcba9876543210.part")]
+    other = root / "000/000/000/77.0123456789abcdef.part"
+    for left in (*mine, other):
+        left.write_bytes(b"half")
+        left.chmod(0o444)
+        os.utime(left, (0, 0))
+    assert archive.remove(7) is True
+    assert everything(root) == {"000/000/000/8", "000/000/000/77.0123456789abcdef.part"}
+    assert archive.remove(7) is False
+
+
+def test_what_somebody_may_be_writing_is_not_removed(archive: FolderArchive, root: Path, holder: Path) -> None:
+    archive.store(parcel(8, holder), ignore)
+    archive.flush()
+    left = root / "000/000/000/7.0123456789abcdef.part"
+    left.write_bytes(b"half")
+    with pytest.raises(NeighbourDown, match="less than a day ago"):
+        archive.remove(7)
+    assert left.exists()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_archive_that_may_not_be_mounted_is_not_taken_for_one_without_the_object(
+    root: Path, *, is_there: bool
+) -> None:
+    archive = FolderArchive(root, ProcessMemory(has_objects=True))
+    if is_there:
+        root.mkdir()
+    with pytest.raises(NeighbourDown, match=str(root)):
+        archive.remove(7)
+
+
+def test_each_thread_is_told_of_its_own_faults_and_of_no_others(
+    archive: FolderArchive, root: Path, holder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, turn = os.link, threading.Barrier(2, timeout=30)
+
+    def full(source: Path, target: Path) -> None:
+        turn.wait()  # both are under way
+        if Path(target).name == "7":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        link(source, target)
+
+    def job(file_id: int) -> type[Exception] | None:
+        try:
+            archive.store(parcel(file_id, holder), ignore)
+            archive.flush()
+        except NoSpace as fault:
+            return type(fault)
+        return None
+
+    root.mkdir()
+    monkeypatch.setattr(os, "link", full)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(job, (7, 8))) == [NoSpace, None]
+    assert everything(root) == {"000/000/000/8"}
+
+
+def test_ids_that_are_taken_while_they_are_stored_are_told_and_the_others_land(
+    archive: FolderArchive, root: Path, holder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def rival(source: Path, target: Path) -> None:
+        if Path(target).name in {"7", "9"}:
+            Path(target).write_bytes(b"of a rival")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", rival)
+    shipment = Shipment()
+    with pytest.raises(IdTaken) as fault:
+        archive.ship([parcel(file_id, holder) for file_id in (6, 7, 8, 9)], ignore, shipment)
+    archive.flush()
+    assert fault.value.file_id == 7
+    assert (ids(shipment.begun), ids(shipment.stored), ids(shipment.taken)) == ([6, 7, 8, 9], [6, 8], [7, 9])
+    found = {Path(name).name: (root / name).read_bytes() for name in everything(root)}
+    assert found == {"6": b"some bytes", "7": b"of a rival", "8": b"some bytes", "9": b"of a rival"}
+
+
+def test_what_became_of_each_is_told_when_some_fail(
+    archive: FolderArchive, root: Path, holder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def rival(source: Path, target: Path) -> None:
+        if Path(target).name == "6":
+            raise OSError(errno.EIO, "Input/output error")
+        if Path(target).name == "7":
+            Path(target).write_bytes(b"of a rival")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", rival)
+    shipment = Shipment()
+    with pytest.raises(NeighbourDown, match="Input/output"):
+        archive.ship([parcel(file_id, holder) for file_id in (6, 7, 8)], ignore, shipment)
+    archive.flush()
+    assert (ids(shipment.stored), ids(shipment.taken)) == ([8], [7])
+    assert {Path(name).name for name in everything(root)} == {"7", "8"}
+
+
+def test_nothing_more_is_begun_when_one_of_many_failed(archive: FolderArchive, root: Path, holder: Path) -> None:
+    archive.store(parcel(7, holder), ignore)
+    other = holder.with_name("other")
+    other.write_bytes(b"other bytes")
+    shipment = Shipment()
+    with pytest.raises(IdTaken):
+        archive.ship([parcel(file_id, other) for file_id in range(7, 7 + 2 * BACKLOG)], ignore, shipment)
+    assert len(shipment.begun) <= BACKLOG
+    assert len(everything(root)) == len(shipment.begun)
+
+
+def test_a_link_that_a_file_server_made_before_it_complained_counts(
+    archive: FolderArchive, root: Path, holder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    root.mkdir()
+    (root / "000/000/000").mkdir(parents=True)
+    monkeypatch.setattr(os, "link", twice)
+    archive.store(parcel(7, holder), ignore)
+    archive.flush()
+    source = tmp_path / "source"
+    source.write_bytes(b"moved")
+    archive.adopt(8, source)
+    assert not source.exists()
+    assert everything(root) == {"000/000/000/7", "000/000/000/8"}
+
+
 def test_there_is_nothing_to_clean_up_in_an_archive_that_was_never_used(archive: FolderArchive) -> None:
     assert archive.clean_up() == 0
 
@@ -249,6 +406,25 @@ def test_a_move_within_the_file_system_copies_nothing(archive: FolderArchive, tm
     assert not source.exists()
     assert Path(archive.location(7)).stat().st_ino == inode
     assert stat.S_IMODE(Path(archive.location(7)).stat().st_mode) & 0o222 == 0
+
+
+def test_a_move_that_fails_leaves_the_source_as_it_was(
+    archive: FolderArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"moved")
+    source.chmod(0o640)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", broken)
+        with pytest.raises(NeighbourDown):
+            archive.adopt(7, source)
+    assert (source.read_bytes(), stat.S_IMODE(source.stat().st_mode)) == (b"moved", 0o640)
+    archive.adopt(7, source)
+    assert archive.size(7) == 5
 
 
 def test_a_file_with_another_name_is_copied_so_that_the_other_name_cannot_change_the_object(
@@ -293,9 +469,52 @@ def test_a_move_that_a_crash_cut_before_the_source_was_removed_is_ended(
         source.hardlink_to(final)
     else:
         source.write_bytes(b"moved")
+    left = final.with_name("7.0123456789abcdef.part")
+    left.write_bytes(b"mov")
     archive.adopt(7, source)
     assert not source.exists()
     assert final.read_bytes() == b"moved"
+    assert not left.exists()
+
+
+def test_what_it_left_behind_itself_is_not_taken_for_what_somebody_else_stored(
+    archive: FolderArchive, tmp_path: Path
+) -> None:
+    source, other = tmp_path / "source", tmp_path / "other"
+    source.write_bytes(b"moved")
+    other.hardlink_to(source)  # so that it is copied
+    left = archive._temporary(Path(archive.location(7)))
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"mov")
+    with pytest.raises(NeighbourDown, match="attempt that failed"):
+        archive.adopt(7, source)
+    assert source.exists()
+
+
+def test_who_is_overtaken_while_writing_is_told_that_the_id_is_taken(
+    archive: FolderArchive, root: Path, holder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, fsync, begun, over = tmp_path / "source", os.fsync, threading.Event(), threading.Event()
+    source.write_bytes(b"moved")
+    slow = threading.local()
+
+    def wait(handle: int) -> None:
+        fsync(handle)
+        if stat.S_ISREG(os.fstat(handle).st_mode) and not getattr(slow, "passes", False):
+            begun.set()
+            assert over.wait(30)
+
+    archive.size(7)  # begins the archive
+    monkeypatch.setattr(os, "fsync", wait)
+    with ThreadPoolExecutor(1) as pool:
+        stored = pool.submit(archive.store, parcel(7, holder), ignore)
+        assert begun.wait(30)
+        slow.passes = True
+        FolderArchive(root).adopt(7, source)
+        over.set()
+        assert isinstance(stored.exception(), IdTaken)
+    assert everything(root) == {"000/000/000/7"}
+    assert Path(archive.location(7)).read_bytes() == b"moved"
 
 
 @pytest.mark.parametrize("what", ["link", "folder", "nothing"])
@@ -320,10 +539,11 @@ def test_an_archive_that_cannot_be_reached_is_told_as_down(tmp_path: Path, holde
 
 
 def test_many_files_of_several_threads_all_land(archive: FolderArchive, holder: Path) -> None:
-    def store(file_id: int) -> None:
-        archive.store(parcel(file_id, holder), ignore)
+    def store(start: int) -> None:
+        for file_id in range(start, start + 75):
+            archive.store(parcel(file_id, holder), ignore)
+        archive.flush()
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(store, range(1, 301)))
-    archive.flush()
+        list(pool.map(store, range(1, 301, 75)))
     assert all(Path(archive.location(file_id)).read_bytes() == b"some bytes" for file_id in range(1, 301))

@@ -1,15 +1,16 @@
 """Whatever a neighbour answers, the HTTP adapters raise nothing but what the tree of errors has."""
 
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pacifica.ingest.core.digests import Digest
-from pacifica.ingest.core.errors import Conflict, NeighbourDown, PolicyRefused, Refused
+from pacifica.ingest.core.errors import Conflict, IdTaken, NeighbourDown, PolicyRefused, Refused
 from pacifica.ingest.neighbours import HttpArchive, HttpCatalogue, HttpIds, HttpPolicy, Timeouts
 from pacifica.ingest.ports import IdMode, Parcel
 from tests.conformance.rogue import Reply, Rogue, http
@@ -39,8 +40,10 @@ CALLS: dict[str, Callable[[str, Path], Any]] = {
     "size": lambda url, _: HttpArchive(url, timeouts=HASTY).size(5),
     "store": lambda url, folder: HttpArchive(url, timeouts=HASTY).store(_parcel(folder), _ignore),
     "adopt": lambda url, folder: HttpArchive(url, timeouts=HASTY).adopt(5, folder / "x"),
+    "remove": lambda url, _: HttpArchive(url, timeouts=HASTY).remove(5),
     "digest": lambda url, _: HttpArchive(url, timeouts=HASTY).digest(5, "md5", _ignore),
     "register": lambda url, _: HttpCatalogue(f"{url}/ingest", timeouts=HASTY).register(5, DOCUMENT),
+    "people_of": lambda url, _: HttpCatalogue(f"{url}/ingest", timeouts=HASTY).people_of("me"),
     "lookup": lambda url, _: HttpCatalogue(f"{url}/ingest", timeouts=HASTY).lookup(5),
 }
 
@@ -103,7 +106,7 @@ WRONG_BODIES = [
     case("HTML", http("200 OK", HTML, "Content-Type: text/html"), "keep", ANY_200),
     case("not UTF-8", http("200 OK", b'{"status": "\xff\xfe"}'), "keep", ANY_200),
     case("packed", http("200 OK", b"\x1f\x8b\x08\0\0", "Content-Encoding: gzip"), "keep", ANY_200),
-    case("nothing", http("200 OK"), "keep", ANY_200),
+    case("nothing", http("200 OK"), "keep", ANY_200 | {"remove"}),
     case("no content", http("204 No Content"), "keep"),
     case("unread bytes behind", http("200 OK", b"{}") + b"HTTP/1.1 200 OK\r\n\r\n", "keep", ANY_200),
     case("a word for a size", http("204 No Content", b"", "X-Content-Length: File Not Found"), "keep"),
@@ -121,7 +124,7 @@ STATUSES = [
         "504 Gateway Timeout", "599 Whatever", "999 Beyond",
     )
 ] + [
-    case("404 Not Found", http("404 Not Found", HTML), "keep", frozenset({"size"})),
+    case("404 Not Found", http("404 Not Found", HTML), "keep", frozenset({"remove", "size"})),
     case("500 Error", http("500 Error", HTML), "keep", frozenset({"size"})),
 ]  # fmt: skip
 CASES = NO_ANSWERS + BAD_BODIES + WRONG_BODIES + STATUSES
@@ -278,6 +281,61 @@ def test_an_object_that_a_head_fails_on_but_is_there_is_not_absent() -> None:
         HttpArchive(rogue.url).size(5)
 
 
+@pytest.mark.parametrize(
+    ("status", "traceback", "was_there"),
+    [
+        ("200 OK", "", True),
+        ("404 Not Found", "", False),
+        ("500 Error", "ArchiveInterfaceError: Can't open posix file with error: [Errno 2] No such file: '/a/5'", False),
+        ("500 Error", "ArchiveInterfaceError: Can't open posix file with error: [Errno 13] Permission denied", None),
+        ("500 Error", "", None),
+        ("503 Service Unavailable", "OSError: [Errno 2] No such file or directory: '/run/backend.sock'", None),
+    ],
+)
+def test_what_is_removed_is_gone_only_when_the_archive_says_so(
+    status: str, traceback: str, *, was_there: bool | None
+) -> None:
+    with Rogue(Reply(raw=error(status, "", traceback))) as rogue:
+        if was_there is None:
+            with pytest.raises(NeighbourDown, match=status[:3]):
+                HttpArchive(rogue.url).remove(5)
+        else:
+            assert HttpArchive(rogue.url).remove(5) is was_there
+        assert [head.split()[:2] for head, _ in rogue.requests] == [[b"DELETE", b"/5"]]
+
+
+def _head(size: int) -> Reply:
+    return Reply(raw=http("204 No Content", b"", f"X-Content-Length: {size}"))
+
+
+@pytest.mark.parametrize(
+    ("looks", "is_taken"),
+    [
+        ([_head(11)], True),
+        ([_head(10), Reply(raw=http("200 OK", b"9876543210"))], True),
+        ([_head(10), Reply(raw=http("200 OK", BODY))], False),
+        ([_head(10), Reply(raw=b"", then="close")], False),
+        ([_head(9)], False),
+        ([Reply(raw=http("404 Not Found"))], False),
+        ([Reply(raw=http("503 Service Unavailable"))], False),
+    ],
+    ids=["longer", "of other bytes", "ours", "not to be read", "perhaps a part of ours", "nothing", "away"],
+)
+def test_an_id_counts_as_taken_when_what_lies_there_cannot_be_ours(
+    looks: list[Reply], tmp_path: Path, *, is_taken: bool
+) -> None:
+    refused = Reply(raw=error("500 Error", "", "ArchiveInterfaceError: [Errno 13] Permission denied: '/a/5'"))
+    sent = replace(_parcel(tmp_path), digest=Digest(algorithm="md5", value=hashlib.md5(BODY).hexdigest()))
+    with Rogue(refused, *looks) as rogue, pytest.raises(IdTaken if is_taken else NeighbourDown):
+        HttpArchive(rogue.url, timeouts=HASTY).store(sent, _ignore)
+
+
+@pytest.mark.parametrize("then", ["close", "reset", "hang"])
+def test_a_put_without_an_answer_never_tells_that_an_id_is_taken(then: str, tmp_path: Path) -> None:
+    with Rogue(Reply(raw=b"", then=then), _head(11)) as rogue, pytest.raises(NeighbourDown):
+        HttpArchive(rogue.url, timeouts=HASTY).store(_parcel(tmp_path), _ignore)
+
+
 @pytest.mark.parametrize("total", [9, 11, None, "10", True])
 def test_an_archive_that_counted_other_bytes_did_not_store(total: object, tmp_path: Path) -> None:
     answer = json.dumps({"message": "File added to archive", "total_bytes": total}).encode()
@@ -305,6 +363,21 @@ def test_another_transaction_than_asked_for_is_no_answer() -> None:
     other, files = Reply(raw=http("200 OK", b'[{"_id": 6}]')), Reply(raw=http("200 OK", b"[]"))
     with Rogue(other, files) as rogue, pytest.raises(NeighbourDown):
         HttpCatalogue(f"{rogue.url}/ingest").lookup(5)
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        [{"_id": 5, "network_id": "me"}, {"_id": 6, "network_id": "you"}],
+        [{"_id": 5}],
+        [{"_id": "5", "network_id": "me"}],
+        [{"_id": True, "network_id": "me"}],
+        [{"_id": 5, "network_id": None}],
+    ],
+)
+def test_persons_of_another_login_are_no_answer(people: list[dict[str, Any]]) -> None:
+    with Rogue(Reply(raw=http("200 OK", json.dumps(people).encode()))) as rogue, pytest.raises(NeighbourDown):
+        HttpCatalogue(f"{rogue.url}/ingest").people_of("me")
 
 
 def test_a_catalogue_without_pages_is_not_asked_for_ever() -> None:

@@ -32,7 +32,7 @@ OURS = {
     "recover": set(),
     "gc": {"--dry-run", "--older-than"},
     "files": {"--json", "job_id"},
-    "jobs": {"--limit", "--phase", "--state", "--user"},
+    "jobs": {"--limit", "--phase", "--state", "--unfinished", "--user"},
     "show": {"job_id"},
 }
 OF_ADMIN = {"-c", "--config", "--standalone", "-v", "--verbose", "--version"}

@@ -16,7 +16,7 @@ from pacifica.ingest.config import keys
 from pacifica.ingest.core import errors
 from pacifica.ingest.core.digests import ALGORITHMS
 from pacifica.ingest.core.states import Phase, Step
-from pacifica.ingest.tables import TABLES_2_1
+from pacifica.ingest.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -32,8 +32,13 @@ def test_every_key_is_in_the_configuration_page_with_variable_and_default(key: o
     rows = [line for line in page.splitlines() if f"`{key.env}`" in line]  # type: ignore[attr-defined] (a Key)
     assert len(rows) == 1
     assert f"{key.name}`" in rows[0]  # type: ignore[attr-defined] (a Key)
-    default = key.default or "volume_path"  # type: ignore[attr-defined] (a Key)
+    default = key.default or {"move_roots": "volume_path"}.get(key.name, "empty")  # type: ignore[attr-defined] (a Key)
     assert f"`{default}`" in rows[0]
+
+
+def test_every_variable_that_names_a_file_with_a_secret_is_in_the_configuration_page() -> None:
+    page = _text("docs/configuration.md")
+    assert all(f"`{key.env_file}`" in page for key in keys() if key.env_file)
 
 
 def test_every_exit_code_is_in_the_command_page() -> None:
@@ -69,7 +74,15 @@ def _errors(root: type[errors.IngestError]) -> Iterator[type[errors.IngestError]
 
 def test_every_error_that_a_request_can_get_is_in_the_interface_page() -> None:
     page = _text("docs/http.md")
-    requests = {errors.BadRequest, errors.LengthMismatch, errors.TooLarge, errors.NoSuchJob, errors.NoSpace}
+    requests = {
+        errors.BadRequest,
+        errors.LengthMismatch,
+        errors.DigestMismatch,
+        errors.TooLarge,
+        errors.NoSuchJob,
+        errors.NoSpace,
+    }
+    requests |= {errors.TooSlow, errors.Busy, errors.TooManyUploads}
     for error in requests | {errors.Unavailable, errors.NeighbourDown, errors.DatabaseDown}:
         assert f"`{error.code}`" in page
         assert str(error.status) in page
@@ -85,7 +98,7 @@ def test_steps_phases_and_tables_are_in_the_architecture_page() -> None:
     page = _text("docs/architecture.md")
     for step in Step:
         assert f"`{step}`" in page
-    for table in TABLES_2_1:
+    for table in TABLES:
         assert f"`{table._meta.table_name}`" in page
     assert f"{['no', 'one', 'two', 'three', 'four', 'five'][len(Phase)]} phases" in page
 

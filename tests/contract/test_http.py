@@ -236,8 +236,8 @@ def test_a_move_that_cannot_be_read_fails_as_a_job(service: Standalone, body: by
     [
         (("X-Remote-User: dmlb2001",), "dmlb2001"),
         (("x-remote-user: dmlb2001",), "dmlb2001"),
-        ((), "root"),
-        (("X-Http-Authed-User: other",), "root"),
+        ((), "anonymous"),
+        (("X-Http-Authed-User: other",), "anonymous"),
     ],
 )
 def test_the_user_is_what_the_configured_header_says(service: Standalone, headers: tuple[str, ...], user: str) -> None:

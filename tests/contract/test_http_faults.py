@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from pacifica.ingest import app, rest
+from pacifica.ingest.bundle import Limits
 from pacifica.ingest.config import Settings
 from pacifica.ingest.core.errors import ClaimLost, DatabaseDown, IngestError, NeighbourDown, NoSpace, UnsafeSchema
 from pacifica.ingest.core.wire import status_body
@@ -86,19 +88,24 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     store, staging, queue = MemoryJobStore(clock, faults), MemoryStaging(faults), MemoryQueue(faults)
     settings, ids = Settings(), MemoryIds(faults)
     neighbours = Neighbours(ids=ids, policy=MemoryPolicy(), archive=MemoryArchive(), catalogue=MemoryCatalogue())
-    rules = Rules(verify="full", move_roots=(), chunk_bytes=4096, retry_for_s=0, lease_s=30)
+    rules = Rules(
+        verify="full", move_roots=(), chunk_bytes=4096, retry_for_s=0, lease_s=30, limits=Limits(), min_hash=""
+    )
     app.use(
         app.Service(
             settings=settings,
             store=store,
             staging=staging,
             neighbours=neighbours,
-            intake=Intake(store=store, staging=staging, ids=ids, queue=queue, clock=clock, max_bytes=0),
+            intake=Intake(
+                store=store, staging=staging, ids=ids, queue=queue, clock=clock, pause=clock.advance, max_bytes=0
+            ),
             pipeline=Pipeline(store=store, staging=staging, neighbours=neighbours, clock=clock, rules=rules),
             recovery=Recovery(store=store, staging=staging, queue=queue, clock=clock, lease_s=30, upload_lease_s=600),
             retention=Retention(
                 store=store, staging=staging, archive=neighbours.archive, catalogue=neighbours.catalogue, keep_s=1
             ),
+            stopping=threading.Event(),
         )
     )
     yield Stage(
@@ -134,12 +141,23 @@ def test_a_database_that_is_away_for_a_moment_ends_no_upload(stage: Stage) -> No
     assert stage.faults.calls.count("jobs.receiving") > 1
 
 
+def test_a_commit_that_cannot_be_confirmed_is_told_as_a_job_whose_state_can_be_asked_for(stage: Stage) -> None:
+    """Clients look for the number of the job, and at nothing else."""
+    stage.faults.fail("jobs.accept", error=DatabaseDown("away"), times=100)
+    status, job, headers = stage.post()
+    assert (status, headers["Content-Type"]) == (202, "application/json")
+    expected = {"state": "OK", "task": "UPLOADING", "complete": False, "exception": ""}
+    assert {key: job[key] for key in expected} == expected
+    asked = status_body(stage.store.status(job["job_id"]))
+    assert (asked.keys(), asked["state"], asked["complete"]) == (job.keys(), "OK", False)
+    assert not stage.queue.sent
+
+
 @pytest.mark.parametrize(
     ("call", "error", "status", "code"),
     [
         ("ids.reserve", NeighbourDown("uniqueid", "away"), 503, "neighbour_down"),
         ("jobs.open", DatabaseDown("away"), 503, "database_down"),
-        ("jobs.accept", DatabaseDown("away"), 503, "database_down"),
         ("jobs.accept", ClaimLost("gone"), 503, "unavailable"),
         ("staging.admit", NoSpace("full"), 507, "no_space"),
         ("upload.write", NoSpace("full"), 507, "no_space"),

@@ -76,6 +76,21 @@ def test_importing_a_module_opens_nothing_and_needs_no_configuration(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        # What every worker of a standalone service imports first, and then.
+        ("pacifica.ingest.__main__", {"celery", "cherrypy", "click", "peewee", "rich"}),
+        ("pacifica.ingest.app", {"celery", "cherrypy", "rich"}),
+        ("pacifica.ingest.cli.server", {"celery", "rich"}),
+    ],
+)
+def test_what_a_process_does_not_need_is_not_imported(module: str, spared: set[str]) -> None:
+    show = f"import sys; sys.path.insert(0, {str(SOURCES)!r}); import {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, timeout=120, check=True)
+    assert not spared & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_what_is_listed_as_public_is_there(module: str) -> None:
     found = importlib.import_module(module)

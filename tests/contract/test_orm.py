@@ -14,6 +14,10 @@ import pytest
 
 from pacifica.ingest import database, orm, tables
 from pacifica.ingest.core.errors import BadConfiguration
+from pacifica.ingest.core.states import Kind
+from pacifica.ingest.local.clock import SystemClock
+from pacifica.ingest.ports import Receipt
+from pacifica.ingest.store import SqlJobStore
 from tests.harness import MariaDB, PostgreSQL, Server
 from tests.harness.command import base_environment, run
 
@@ -213,6 +217,21 @@ def test_an_update_keeps_the_time_of_creation() -> None:
     assert after.created == before.created
     assert after.updated > before.updated
     assert abs(datetime.now(UTC).replace(tzinfo=None) - after.updated).total_seconds() < 60
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_live_state_of_a_job_that_is_over_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    store = SqlJobStore(SystemClock())
+    store.open(5, Kind.INGEST, "a", "upload")
+    store.accept(5, "upload", Receipt(path=Path("/staging/5.tar"), size_bytes=1))
+    claim = store.claim(5, "worker")
+    assert claim
+    store.finish(claim)
+    orm.update_state(5, "OK", "open tar", 50)
+    assert orm.read_state(5).complete
+    assert "a job that is over" in caplog.text
+    orm.update_state(5, "FAILED", "open tar", 0, "by hand")
+    assert orm.read_state(5).state == "FAILED"
 
 
 @pytest.mark.usefixtures("configured")

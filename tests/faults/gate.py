@@ -41,11 +41,11 @@ class Gate:
                 self._writer = os.open(self.rules, os.O_WRONLY | os.O_NONBLOCK)
         return self._writer is not None
 
-    def open(self) -> None:
-        """Let who waits go on, and everybody after that."""
+    def open(self, told: str = RULES) -> None:
+        """Let who waits go on, with these rules, and everybody after that, with those that allow everything."""
         assert self._writer is not None, "nobody waits"
         self._kept.rename(self.rules)
-        os.write(self._writer, RULES.encode())
+        os.write(self._writer, told.encode())
         os.close(self._writer)
         self._writer = None
 

@@ -17,13 +17,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from pacifica.ingest.core.states import Phase
 from tests.faults.load import Client, faults
-from tests.faults.rounds import Budget, Row
+from tests.faults.rounds import Budget, Row, said
 from tests.faults.site import LEASE_S, PAUSE_S, Setting, Site
 from tests.harness.guard import Process
 from tests.harness.waiting import until
@@ -44,6 +45,8 @@ FROZEN_LONG_S = 2 * PAUSE_S + 4.0
 FROZEN_LONG_CHANCE = 0.1
 #: How often a worker is killed that has a job; else it is any.
 BUSY_CHANCE = 0.5
+#: Somebody is there to be hit within that time, in seconds; else those that work were not replaced.
+NOBODY_S = 180.0
 #: How often the server is killed again before it took an upload.
 EARLY_CHANCE = 0.2
 
@@ -55,7 +58,7 @@ class Hit(StrEnum):
     SERVER = "server"
     #: A process that works on jobs is killed: a worker of a standalone server, a child of a Celery worker.
     WORKER = "worker"
-    #: The main process of a Celery worker is killed; its children are left alone.
+    #: The process that forks those is killed: the main process of a Celery worker, or a child of a standalone server.
     PARENT = "parent"
     #: All processes are killed at once.
     BOTH = "both"
@@ -67,15 +70,10 @@ class Hit(StrEnum):
     FROZEN_BOTH = "frozen both"
 
 
-#: Out of a hundred; the rest hits workers.  Starting a server costs the most, a child of a Celery worker the least.
-SHARES = {
-    Hit.SERVER: 8,
-    Hit.PARENT: 4,
-    Hit.BOTH: 4,
-    Hit.FROZEN_SERVER: 2,
-    Hit.FROZEN_WORKER: 6,
-    Hit.FROZEN_BOTH: 2,
-}
+#: Out of a hundred kills; the rest hits workers.  Starting a server costs the most, a child of a Celery worker the least.
+KILLS = {Hit.SERVER: 8, Hit.PARENT: 4, Hit.BOTH: 4}
+#: Beside a hundred kills.
+FREEZES = {Hit.FROZEN_SERVER: 2, Hit.FROZEN_WORKER: 6, Hit.FROZEN_BOTH: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +101,24 @@ class Killer:
         self._frozen: list[Frozen] = []
         self._clock = threading.Event()
 
+    @property
+    def freezes(self) -> int:
+        """How many of the hits were no kills."""
+        return sum(self.hits[hit] for hit in FREEZES)
+
     def run(self, budget: Budget) -> None:
-        """Hit until the budget is spent, and all that was frozen went on."""
-        self._deck = self._shuffled(budget.faults)
+        """Kill until the budget is spent, freeze meanwhile, and return when all that was frozen went on."""
+        self._deck = self._shuffled(budget.tries)
+        left, since = len(self._deck), time.monotonic()
         try:
-            while not budget.is_spent(self.hits.total()):
+            while self._deck and not budget.is_over():
                 self._pause(self._gap())
                 self._site.revive()
                 self._strike()
+                if len(self._deck) < left:
+                    left, since = len(self._deck), time.monotonic()
+                assert time.monotonic() - since < NOBODY_S, f"nobody could be hit for {NOBODY_S:g} s: {set(self._deck)}"
+                budget.say(f"{self._site.setting.name}: {len(self._deck)} hits to come in this chapter")
             while self._frozen:
                 self._pause(0.1)
         finally:
@@ -118,9 +126,9 @@ class Killer:
 
     def _shuffled(self, count: int) -> list[Hit]:
         """Hits to come, each of its share and at least once."""
-        there = [hit for hit in SHARES if hit is not Hit.PARENT or len(self._site.parts) > 1]
-        deck = [hit for hit in there for _ in range(max(1, round(SHARES[hit] * count / 100)))]
-        deck += [Hit.WORKER] * (count - len(deck))
+        kills = [hit for hit, share in KILLS.items() for _ in range(max(1, round(share * count / 100)))][:count]
+        freezes = [hit for hit, share in FREEZES.items() for _ in range(max(1, round(share * count / 100)))]
+        deck = [*kills, *freezes, *[Hit.WORKER] * (count - len(kills))]
         self._chance.shuffle(deck)
         return deck
 
@@ -154,8 +162,10 @@ class Killer:
             until(lambda: self._works_again(accepted), "an upload to be accepted")
 
     def _may(self, hit: Hit) -> bool:
-        """Whether nobody is killed by it who is to stay frozen."""
-        return hit in {Hit.WORKER, Hit.FROZEN_WORKER} or not self._frozen
+        """Whether those are there that it hits, and nobody is killed by it who is to stay frozen."""
+        if hit in {Hit.WORKER, Hit.FROZEN_WORKER}:
+            return self._site.works()
+        return not self._frozen
 
     def _works_again(self, accepted: int) -> bool:
         self._pause(0.02)
@@ -164,19 +174,17 @@ class Killer:
     def _accepted(self) -> int:
         return sum(sent.status == 200 for sent in self._client.sent)
 
-    def kill(self, place: int) -> bool:
-        """Kill the first process of a part of the site."""
-        leaders = self._site.parts[place].processes()[:1]
-        for leader in leaders:
-            self._site.kill(leader)
-        return bool(leaders)
+    def kill_server(self) -> bool:
+        """Kill the server, and none of its children."""
+        return self._kill(self._site.server.processes()[:1])
+
+    def kill_parent(self) -> bool:
+        """Kill the process that forks those that work."""
+        return self._kill(self._site.starters())
 
     def kill_worker(self) -> bool:
         """Kill one that works on jobs; every other time one that has a job."""
-        chosen = self._worker(busy=self._chance.random() < BUSY_CHANCE)
-        for worker in chosen:
-            self._site.kill(worker)
-        return bool(chosen)
+        return self._kill(self._worker(busy=self._chance.random() < BUSY_CHANCE))
 
     def kill_all(self) -> bool:
         """Kill everybody."""
@@ -198,6 +206,11 @@ class Killer:
         everybody = [process for part in self._site.parts for process in part.processes()]
         return self._freeze(everybody, self._chance.uniform(*FROZEN_S))
 
+    def _kill(self, processes: Sequence[Process]) -> bool:
+        for process in processes:
+            self._site.kill(process)
+        return bool(processes)
+
     def _worker(self, *, busy: bool) -> list[Process]:
         """One that works on jobs and is not frozen; none if there is none."""
         frozen = {process.pid for some in self._frozen for process in some.processes}
@@ -216,9 +229,9 @@ class Killer:
 
 
 ACTIONS: dict[Hit, Callable[[Killer], bool]] = {
-    Hit.SERVER: lambda killer: killer.kill(0),
+    Hit.SERVER: Killer.kill_server,
     Hit.WORKER: Killer.kill_worker,
-    Hit.PARENT: lambda killer: killer.kill(-1),
+    Hit.PARENT: Killer.kill_parent,
     Hit.BOTH: Killer.kill_all,
     Hit.FROZEN_SERVER: Killer.freeze_server,
     Hit.FROZEN_WORKER: Killer.freeze_worker,
@@ -226,56 +239,62 @@ ACTIONS: dict[Hit, Callable[[Killer], bool]] = {
 }
 
 
-def kills(seed: int, budget: Budget, setting: Callable[[], Setting]) -> Row:
+def kills(seed: int, budget: Budget, setting: Callable[[], Setting], at_once: int = 1) -> Row:
     """A round of kills, in chapters.
 
     Args:
         seed: of the first chapter; the next has the next.
-        budget: a fault is a kill, or a freeze.
-        setting: gives what the site of a chapter is made of; nothing is shared between two.
+        budget: tries are kills; freezes come on top.
+        setting: gives what the site of a chapter is made of; nothing is shared between two that run at once.
+        at_once: how many chapters run at the same time.
     """
     row = Row(round=f"kills, {setting().name}")
     hits: Counter[Hit] = Counter()
-    number = 0
-    while not budget.is_spent(row.faults):
-        share = min(CHAPTER, budget.faults - row.faults)
-        hits += chapter(row, seed + number, replace(budget, faults=share), setting())
-        row.mix = ", ".join(f"{hit} {hits[hit]}" for hit in Hit if hits[hit])
-        budget.say(f"{row.round}: {row.faults} of {budget.faults}, {row.done} jobs done, {len(row.words)} faults found")
-        number += 1
+    turn = threading.Lock()
+
+    def play(start: int) -> None:
+        share = replace(budget, tries=min(CHAPTER, budget.tries - start))
+        if share.is_over():
+            return
+        with turn:
+            chosen = setting()
+        part, made = chapter(seed + start // CHAPTER, share, chosen)
+        with turn:
+            row.add(part)
+            hits.update(made)
+            row.mix = ", ".join(f"{hit} {hits[hit]}" for hit in Hit if hits[hit])
+            budget.say(f"{row.round}: {row.tried} of {budget.tries}, {row.done} jobs done, {len(row.words)} found")
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(play, range(0, budget.tries, CHAPTER)))
     return row
 
 
-def chapter(row: Row, seed: int, budget: Budget, setting: Setting) -> Counter[Hit]:
-    """Kill on one site, and judge it at rest; adds to `row`.  A site on which a fault was found is kept."""
+def chapter(seed: int, budget: Budget, setting: Setting) -> tuple[Row, Counter[Hit]]:
+    """Kill on one site, and judge it at rest.  A site on which a fault was found is kept."""
     folder = Path(tempfile.mkdtemp(prefix="pacifica-kills-"))
-    before = len(row.words)
+    row = Row(round=setting.name)
     with Site(folder / "site", setting) as site:
         with Client(site.server.port, seed, incoming=site.incoming) as client:
             killer = Killer(site, client, seed)
-            rest = _said(lambda: killer.run(budget))
-        rest += _said(site.settled)
+            rest = said(lambda: killer.run(budget))
+        rest += said(site.settled)
+        if rest:
+            # What still moves would move under the eyes of the judge.
+            site.kill_all()
         _record(row, site, client, killer, seed)
     row.words += [f"seed {seed}: {text}" for text in [*rest, *site.died]]
-    if len(row.words) == before:
-        shutil.rmtree(folder)
-    else:
+    if row.words:
         row.words.append(f"seed {seed}: the site is kept in {folder}")
-    return killer.hits
-
-
-def _said(do: Callable[[], None]) -> list[str]:
-    """Do it; says what was waited for in vain."""
-    try:
-        do()
-    except AssertionError as fault:
-        return [str(fault)]
-    return []
+    else:
+        shutil.rmtree(folder)
+    return row, killer.hits
 
 
 def _record(row: Row, site: Site, client: Client, killer: Killer, seed: int) -> None:
     evidence = site.evidence(client.sent)
-    row.faults += killer.hits.total()
+    row.tried += killer.hits.total() - killer.freezes
+    row.frozen += killer.freezes
     row.uploads += len(client.sent)
     row.accepted += sum(sent.status == 200 for sent in client.sent)
     row.taken_over += site.taken_over()

@@ -36,11 +36,13 @@ PIECES = 20
 PIECE_PAUSE_S = 0.03
 #: A client asks for its job this often, in seconds, and this many times at most; then it goes on with the next bundle.
 ASK_EVERY_S = 0.15
-ASKS = 6
+ASKS = 14
 #: A server that is not there is tried again after that time, in seconds.
 AGAIN_S = 0.05
 #: The longest wait for an answer, in seconds.
 ANSWER_S = 30.0
+#: Answers that name a job: an accepted one, and one of which it is not known yet.
+TOLD = {HTTPStatus.OK, HTTPStatus.ACCEPTED}
 #: In place of a status: the server was away until the client had to stop.
 UNSENT = 0
 
@@ -213,7 +215,7 @@ class Client:
         """Send again what got no answer: whether the first was accepted or not, it is one job."""
         while not self._stop.is_set():
             status, job_id = self._post(replace(wanted, cut=None))
-            if status == HTTPStatus.OK:
+            if status in TOLD:
                 return status, job_id
         return None, None
 
@@ -253,7 +255,7 @@ class Client:
             return None, None
         with connection.getresponse() as answer:
             content = answer.read()
-            return answer.status, int(json.loads(content)["job_id"]) if answer.status == HTTPStatus.OK else None
+            return answer.status, int(json.loads(content)["job_id"]) if answer.status in TOLD else None
 
     def _wait(self, job_id: int) -> None:
         """Wait for a job as uploaders do, but not for long: it bounds how much is under way."""

@@ -11,7 +11,7 @@ Source: the three promises and the job protocol in `docs/architecture.md`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,7 +39,7 @@ class Sent:
         files: path → `algorithm:hex` of the bytes that were sent; empty for a body that is no bundle.
         body: `sha256:hex` of the whole body.
         status: the HTTP status of the answer; None when none came.
-        job_id: of the answer 200; else None.
+        job_id: of the answer 200 or 202; else None.
         fails: why the job must end FAILED, as a part of its reason; empty when it must be done.  None when both may be.
 
     """
@@ -61,7 +61,8 @@ class JobSeen:
         state: likewise; OK or FAILED.
         reason: likewise.
         staged: the name of its staged file, or empty.
-        ids: archive id → `intent`, `archived` or `garbage`.
+        ids: archive id → `intent`, `archived`, `garbage`, `removed` or `void`.
+        expired: whether an operator gave its bundle up after it had failed.
 
     """
 
@@ -71,6 +72,7 @@ class JobSeen:
     reason: str
     staged: str
     ids: Mapping[int, str]
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ class Evidence:
         transactions: one item for each registered transaction: its id and its files.
         objects: archive id → `algorithm:hex` of the bytes there, in the algorithm of the metadata.
         staged: file name → `sha256:hex` of everything in the landing zone.
+        pieces: archive ids under which something lies that was not finished, and is no object.
 
     """
 
@@ -100,6 +103,7 @@ class Evidence:
     transactions: Sequence[tuple[int, Sequence[Found]]]
     objects: Mapping[int, str]
     staged: Mapping[str, str]
+    pieces: Collection[int] = ()
 
 
 def judge(evidence: Evidence) -> list[tuple[Fault, str]]:
@@ -126,6 +130,20 @@ def _accepted(evidence: Evidence) -> Iterator[tuple[Fault, str]]:
                 continue
             for text in _kept(sent, sent.job_id, evidence):
                 yield Fault.LOST, f"job {sent.job_id}: {text}"
+        elif sent.status == 202:
+            for text in _unconfirmed(sent, evidence):
+                yield Fault.LOST, f"job {sent.job_id}: {text}"
+
+
+def _unconfirmed(sent: Sent, evidence: Evidence) -> Iterator[str]:
+    """What is wrong with a job whose commit was unclear: it ends like any other, or fails without its bundle, and says so."""
+    job = evidence.jobs.get(sent.job_id or 0)
+    if job is None:
+        yield "its state was to be asked for, and the database does not know it"
+    elif job.phase == "done" or job.staged:
+        yield from _kept(sent, sent.job_id or 0, evidence)
+    elif job.phase == "failed" and ((job.state, job.complete) != ("FAILED", True) or not job.reason):
+        yield f"failed, and clients are told {job.state}, complete {job.complete}, {job.reason!r}"
 
 
 def _kept(sent: Sent, job_id: int, evidence: Evidence) -> Iterator[str]:
@@ -155,6 +173,8 @@ def _done(sent: Sent, job: JobSeen, transactions: Sequence[Sequence[Found]], evi
 
 
 def _failed(sent: Sent, job: JobSeen, evidence: Evidence) -> Iterator[str]:
+    if job.expired and not job.staged:
+        return
     if sent.fails is not None and (not sent.fails or sent.fails not in job.reason):
         yield f"failed: {job.reason!r}" + (f" instead of {sent.fails!r}" if sent.fails else "")
     if (job.state, job.complete) != ("FAILED", True) or not job.reason:
@@ -190,10 +210,16 @@ def _unlisted(evidence: Evidence) -> Iterator[tuple[Fault, str]]:
     registered = {file.file_id for _, files in evidence.transactions for file in files}
     states = {file_id: (job, state) for job in evidence.jobs.values() for file_id, state in job.ids.items()}
     for file_id in evidence.objects.keys() - registered:
-        # What a failed job archived is on its list, and `retry` goes on with it.
         job, state = states.get(file_id, (None, ""))
-        if job is None or (state != "garbage" and job.phase != "failed"):
+        if job is None or not _is_listed(job, state):
             yield Fault.UNLISTED, f"archive id {file_id} is not registered, and {state or 'on no list'}"
+    for file_id in evidence.pieces:
+        job, state = states.get(file_id, (None, ""))
+        if job is None or not _is_listed(job, state) or file_id in registered:
+            yield (
+                Fault.UNLISTED,
+                f"something half written lies under archive id {file_id}, which is {state or 'on no list'}",
+            )
     for file_id in registered:
         if file_id in states and states[file_id][1] == "garbage":
             yield Fault.UNLISTED, f"archive id {file_id} is registered, and on the garbage list"
@@ -206,10 +232,16 @@ def _unlisted(evidence: Evidence) -> Iterator[tuple[Fault, str]]:
     yield from _refused(evidence)
 
 
+def _is_listed(job: JobSeen, state: str) -> bool:
+    """Whether `gc` or `retry` finds what lies under an id: what a failed job archived or began is gone on with."""
+    goes_on = job.phase == "failed" and not job.expired
+    return state == "garbage" or (goes_on and state in {"intent", "archived"})
+
+
 def _refused(evidence: Evidence) -> Iterator[tuple[Fault, str]]:
     there = {frozenset(file.digest for file in files) for _, files in evidence.transactions}
     for sent in evidence.sent:
-        if sent.status not in {None, 200}:
+        if sent.status not in {None, 200, 202}:
             if sent.files and frozenset(sent.files.values()) in there:
                 yield Fault.UNLISTED, f"a bundle that was refused with {sent.status} is registered"
             if sent.body in evidence.staged.values():
@@ -217,4 +249,7 @@ def _refused(evidence: Evidence) -> Iterator[tuple[Fault, str]]:
 
 
 def _twice(items: Iterable[object]) -> list[object]:
-    return [item for item, count in Counter(items).items() if count > 1]
+    listed = list(items)
+    if len(set(listed)) == len(listed):
+        return []
+    return [item for item, count in Counter(listed).items() if count > 1]

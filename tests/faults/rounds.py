@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 
 from tests.faults.oracle import Fault
 
-__all__ = ["Budget", "Round", "Row", "table"]
+__all__ = ["Budget", "Round", "Row", "said", "table"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,18 +17,22 @@ class Budget:
     """What a round may spend.
 
     Attributes:
-        faults: how many faults it is to make.
+        tries: how many times it is to try: kills, requests that go wrong, schedules.
         ends: when it is to stop all the same, by `time.monotonic`.
         say: told how far it is.
     """
 
-    faults: int
+    tries: int
     ends: float = float("inf")
     say: Callable[[str], None] = print
 
-    def is_spent(self, faults: int) -> bool:
-        """Whether to stop after so many faults."""
-        return faults >= self.faults or time.monotonic() > self.ends
+    def is_spent(self, tried: int) -> bool:
+        """Whether to stop after so many."""
+        return tried >= self.tries or self.is_over()
+
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.ends
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,7 +42,8 @@ class Row:
     Attributes:
         round: name of the round.
         mix: which faults it made, in words.
-        faults: how many.
+        tried: how many: kills, requests that went wrong, schedules, tests.
+        frozen: how often a process was frozen beside the kills.
         uploads: requests that were sent.
         taken_over: how often a job or an upload was taken from an owner that stood still.
         accepted: those that were answered with 200.
@@ -50,7 +55,8 @@ class Row:
 
     round: str
     mix: str = ""
-    faults: int = 0
+    tried: int = 0
+    frozen: int = 0
     uploads: int = 0
     accepted: int = 0
     taken_over: int = 0
@@ -68,13 +74,29 @@ class Row:
             setattr(self, fault.value, getattr(self, fault.value) + 1)
             self.words.append(f"seed {seed}: {fault}: {text}")
 
+    def add(self, other: "Row") -> None:
+        """Add what another part of the same round did."""
+        for name in COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.words += other.words
+
     def cells(self) -> list[str]:
-        """The row as text, without the words."""
-        return [str(getattr(self, name)) for name in COLUMNS]
+        """The row as text; of the words, how many there are."""
+        return [self.round, self.mix, *(f"{getattr(self, name):,}" for name in COUNTED), f"{len(self.words):,}"]
 
 
-#: One after the other.
-COLUMNS = [column.name for column in fields(Row) if column.name != "words"]
+#: What can be added up.
+COUNTED = [column.name for column in fields(Row) if column.type is int]
+
+
+def said(do: Callable[[], None]) -> list[str]:
+    """Do it; says what was waited for in vain."""
+    try:
+        do()
+    except AssertionError as fault:
+        return [str(fault)]
+    return []
+
 
 #: Makes faults of a seed until the budget is spent.
 Round = Callable[[int, Budget], Row]
@@ -82,5 +104,6 @@ Round = Callable[[int, Budget], Row]
 
 def table(rows: Sequence[Row]) -> str:
     """The rows in Markdown."""
-    lines = [COLUMNS, ["---", "---", *("---:" for _ in COLUMNS[2:])], *(row.cells() for row in rows)]
+    head = ["round", "mix", *(name.replace("_", " ") for name in COUNTED), "found"]
+    lines = [head, ["---", "---", *("---:" for _ in head[2:])], *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

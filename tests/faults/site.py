@@ -17,11 +17,13 @@ Who may call it: the fault rounds.
 
 import configparser
 import hashlib
+import os
 import random
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,8 +38,9 @@ from tests.faults.oracle import Evidence, Found, JobSeen, Sent
 from tests.harness import HarnessError, HttpServer, PacificaCore, Program, RabbitMQ, Server, run
 from tests.harness.command import base_environment, tail
 from tests.harness.guard import Process, kill_tree
+from tests.harness.landing import landed
 
-__all__ = ["LEASE_S", "Setting", "Site", "new_vhost"]
+__all__ = ["ADMIN", "LEASE_S", "TODAY", "Code", "Setting", "Site", "new_vhost"]
 
 ROOT = Path(__file__).parents[2]
 #: Runs the admin command, installed or not.
@@ -55,6 +58,26 @@ GAVE_UP = "Could not start worker processes"
 TOLD = 20
 LOG_LINES = 15
 
+#: The models of this process belong to one site at a time.
+_reading = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """Which code runs.
+
+    Attributes:
+        python: of the environment that it is in.
+        sources: folders that come before what is installed there.
+    """
+
+    python: Path = Path(sys.executable)
+    sources: Sequence[Path] = ()
+
+
+#: The code of this checkout.
+TODAY = Code(sources=[ROOT / "src"])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -66,6 +89,7 @@ class Setting:
         database_url: empty for SQLite in its folder.
         core: the real neighbours; None for local ones.
         workers: how many processes work on jobs.
+        code: that runs first, see `Site.replace`.
         changes: section → key → value, beats all above: an address of a proxy, say.
     """
 
@@ -74,6 +98,7 @@ class Setting:
     database_url: str = ""
     core: PacificaCore | None = None
     workers: int = 4
+    code: Code = TODAY
     changes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -96,8 +121,10 @@ class Site:
         self.incoming.mkdir(parents=True)
         self._home = folder if setting.broker_url else folder / "service"
         self._write_configuration()
-        self.server = HttpServer("server", self._server_command(), folder, env=self.env)
-        self.worker = Program("worker", self._worker_command(), folder, env=self.env, says="ready.")
+        self.server = HttpServer("server", [], folder)
+        self.worker = Program("worker", [], folder, says="ready.")
+        for part in (self.server, self.worker):
+            self.replace(part, setting.code)
         self.died: list[str] = []
         #: Leaders of trees that were killed in part: what they leave behind ends by itself, or is ended in the end.
         self._left: list[Process] = []
@@ -116,9 +143,13 @@ class Site:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of its commands."""
-        paths = {"INGEST_CONFIG": str(self.folder / "config.ini"), "PYTHONPATH": str(ROOT / "src")}
-        return base_environment(self.folder) | paths
+        """The environment of its commands, with today's code."""
+        return self.environment(TODAY)
+
+    def environment(self, code: Code) -> dict[str, str]:
+        """That of its commands, with some code."""
+        env = base_environment(self.folder) | {"INGEST_CONFIG": str(self.folder / "config.ini")}
+        return env | ({"PYTHONPATH": os.pathsep.join(map(str, code.sources))} if code.sources else {})
 
     @property
     def parts(self) -> Sequence[Server]:
@@ -166,13 +197,17 @@ class Site:
         with (self.folder / "config.ini").open("w", encoding="utf-8") as file:
             ini.write(file)
 
-    def _server_command(self) -> list[str]:
-        command = [sys.executable, "-m", "pacifica.ingest", "-a", "127.0.0.1", "-p", "{port}"]
-        return command if self.setting.broker_url else [*command, "--standalone", str(self._home)]
+    def replace(self, part: HttpServer | Program, code: Code) -> None:
+        """Let a part that does not run start with other code."""
+        part._command = self._command(part, code)
+        part._env = self.environment(code)
 
-    def _worker_command(self) -> list[str]:
-        command = [sys.executable, "-m", "celery", "-A", "pacifica.ingest.tasks", "worker", "--loglevel", "warning"]
-        return [*command, "--concurrency", str(self.setting.workers), "--without-gossip", "--without-mingle"]
+    def _command(self, part: HttpServer | Program, code: Code) -> list[str | Path]:
+        if part is self.server:
+            serve = [code.python, "-m", "pacifica.ingest", "-a", "127.0.0.1", "-p", str(part.port)]
+            return serve if self.setting.broker_url else [*serve, "--standalone", str(self._home)]
+        work = [code.python, "-m", "celery", "-A", "pacifica.ingest.tasks", "worker", "--loglevel", "info"]
+        return [*work, "--concurrency", str(self.setting.workers), "--without-gossip", "--without-mingle"]
 
     # --- life
 
@@ -180,7 +215,7 @@ class Site:
         """Start."""
         try:
             if self.setting.broker_url:
-                self.admin("dbsync")
+                self.admin("dbsync", code=self.setting.code)
             for part in self.parts:
                 part.launch()
             self.server.wait_until_ready()
@@ -202,9 +237,9 @@ class Site:
             self._database.close_all()
             self._database = None
 
-    def admin(self, *arguments: str) -> str:
+    def admin(self, *arguments: str, code: Code = TODAY) -> str:
         """Run the admin command, which must succeed."""
-        return run([sys.executable, "-c", ADMIN, *arguments], env=self.env)
+        return run([code.python, "-c", ADMIN, *arguments], env=self.environment(code))
 
     def revive(self) -> None:
         """Start what does not run, as a supervisor does; wait for nothing."""
@@ -218,12 +253,28 @@ class Site:
             if part.pid not in {process.pid for process in self._left} and GAVE_UP not in tail(part.log):
                 self.died.append(f"the {part.name} ended by itself; its log ends:\n{tail(part.log, LOG_LINES)}")
 
+    def works(self) -> bool:
+        """Whether those that work have started: Celery ends when its first children die before that."""
+        return not self.setting.broker_url or self.worker.ready()
+
     def workers(self) -> list[Process]:
         """The processes that work on jobs."""
         *_, part = self.parts
         children = part.processes()[1:]
-        # The first child of a standalone server only keeps a list for the standard library.
-        return children if self.setting.broker_url else [child for child in children if _works(child)]
+        if self.setting.broker_url:
+            return children
+        starters = {starter.pid for starter in self.starters()}
+        return [child for child in children if child.parent in starters]
+
+    def starters(self) -> list[Process]:
+        """The process that forks those that work: Celery's main process, or a child of a standalone server."""
+        *_, part = self.parts
+        everybody = part.processes()
+        if self.setting.broker_url:
+            return everybody[:1]
+        # Another child of a standalone server keeps a list for the standard library, and has no children.
+        parents = {process.parent for process in everybody}
+        return [process for process in everybody[1:] if process.parent == part.pid and process.pid in parents]
 
     def owners(self) -> set[int]:
         """Numbers of the processes that have a job right now."""
@@ -246,17 +297,24 @@ class Site:
 
     # --- the end
 
-    def settled(self, wait_s: float = REST_S) -> None:
+    def settled(self, wait_s: float = REST_S, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Return when every job ended and is cleaned away; nothing may be killed or sent meanwhile.
+
+        Args:
+            wait_s: how long nothing may get further; a backlog that gets smaller does not stand still.
+            meanwhile: called again and again.
 
         Raises:
             AssertionError: something stands still; says what.
         """
-        deadline = time.monotonic() + wait_s
+        least, since = len(self._open_jobs()), time.monotonic()
         pause_s = 0.05
-        while self._open_jobs():
-            assert time.monotonic() < deadline, self._complaint(wait_s)
+        while left := len(self._open_jobs()):
+            if left < least:
+                least, since = left, time.monotonic()
+            assert time.monotonic() - since < wait_s, self._complaint(wait_s)
             self.revive()
+            meanwhile()
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.5)
 
@@ -294,20 +352,21 @@ class Site:
                 for job_id in rows.keys() | told.keys()
             }
             transactions = self._transactions()
-        staged = {path.name: _digest(path) for path in self.staging.iterdir()} if self.staging.exists() else {}
         return Evidence(
             sent=list(_matched(sent, jobs, transactions)),
             jobs=jobs,
             transactions=list(transactions.items()),
-            objects={int(path.name): _digest(path) for path in self._object_paths()},
-            staged=staged,
+            objects={file_id: _digest(path) for file_id, path in self._archived() if path.name.isdigit()},
+            staged={path.name: _digest(path) for path in landed(self.staging)},
+            pieces=[file_id for file_id, path in self._archived() if not path.name.isdigit()],
         )
 
-    def _object_paths(self) -> Iterator[Path]:
+    def _archived(self) -> Iterator[tuple[int, Path]]:
+        """Everything in the archive: objects have their id for a name, what is not finished begins with it."""
         for path in self.archive.rglob("*"):
-            # Unfinished files have no number for a name.
-            if path.is_file() and path.name.isdigit() and int(path.name) not in self._objects_before:
-                yield path
+            file_id, point, _ = path.name.partition(".")
+            if path.is_file() and file_id.isdigit() and (point or int(file_id) not in self._objects_before):
+                yield int(file_id), path
 
     def _transactions(self) -> dict[int, list[Found]]:
         core = self.setting.core
@@ -326,8 +385,9 @@ class Site:
         """Let the models of this process read the site's database."""
         if self._database is None:
             self._database = open_database(self.database_url)
-        models = [*tables.TABLES_2_1, orm.IngestState]
-        with self._database.bind_ctx(models, bind_refs=False, bind_backrefs=False), self._database.connection_context():
+        database, models = self._database, [*tables.TABLES, orm.IngestState]
+        bound = database.bind_ctx(models, bind_refs=False, bind_backrefs=False)
+        with _reading, bound, database.connection_context():
             yield
 
 
@@ -337,14 +397,6 @@ def new_vhost(broker: RabbitMQ) -> str:
     for command in (["add_vhost", name], ["set_permissions", "-p", name, "guest", ".*", ".*", ".*"]):
         run(["/usr/lib/rabbitmq/bin/rabbitmqctl", "--quiet", *command], env=broker.environment())
     return broker.url.removesuffix("/") + name
-
-
-def _works(process: Process) -> bool:
-    """Whether a child of a standalone server works on jobs."""
-    try:
-        return b"spawn_main" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def _told(row: Any) -> str:

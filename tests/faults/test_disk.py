@@ -22,8 +22,9 @@ from tests.faults.disk.wreck import faults
 from tests.faults.gate import Gate
 from tests.faults.load import Order, order
 from tests.faults.oracle import Sent, verdict
-from tests.faults.site import Setting, Site
+from tests.faults.site import Code, Setting, Site
 from tests.harness import request
+from tests.harness.landing import landed
 from tests.harness.waiting import until
 
 SEED = 20260
@@ -74,10 +75,9 @@ class RecordedSite(Site):
         super().__init__(folder, Setting(name="standalone", changes={"ingest": {"move_roots": str(incoming)}}))
         self.incoming = incoming
 
-    @property
-    def env(self) -> dict[str, str]:
+    def environment(self, code: Code) -> dict[str, str]:
         """With the library that records."""
-        return super().env | self.power.env
+        return super().environment(code) | self.power.env
 
     def put(self, wanted: Order, *, synced: bool) -> None:
         """Put the sources of a move where they are to lie."""
@@ -174,7 +174,7 @@ def test_an_upload_that_cannot_be_synced_is_refused_and_discarded(tmp_path: Path
             answer = send(site.url, wanted)
             assert site.power.failed()
             assert answer.status >= 500, answer.body
-            assert list(site.staging.iterdir()) == []
+            assert landed(site.staging) == []
             told.append(sent(wanted, answer))
         told.append(site.send(next(orders(SEED + 1))).sent)
         site.settled()
@@ -267,7 +267,7 @@ def test_uploads_to_a_full_landing_zone_are_refused_and_leave_nothing_behind(tmp
         large = bundle("large", 12 * MIB)
         answer = send(site.url, large, chunked=chunked)
         assert_full(answer)
-        assert list(site.staging.iterdir()) == []
+        assert landed(site.staging) == []
         told = [sent(large, answer)]
         # Each of these has room for itself alone.
         held = hold_all(site, [bundle(f"several{number}", 5 * MIB) for number in range(AT_ONCE)], chunked=chunked)
@@ -360,4 +360,4 @@ def test_an_upload_that_took_the_last_space_of_the_database_goes_when_there_is_s
 
 
 def staged_bytes(site: Site) -> int:
-    return sum(path.stat().st_size for path in site.staging.iterdir()) if site.staging.exists() else 0
+    return sum(path.stat().st_size for path in landed(site.staging))

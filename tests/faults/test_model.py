@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from tests.faults.model import rounds
+from tests.faults.model import rounds, sql
 from tests.faults.model.mutants import MUTANTS
 from tests.faults.model.play import ANY, INSIDE, LOOKING, PAUSES, SOME, How, Step, shrink
 from tests.faults.model.rounds import Tally, Violation
@@ -16,6 +16,8 @@ from tests.faults.model.rule import Rule
 
 #: Schedules of the short round, and how many of them the service plays too, which takes three times as long.
 SCHEDULES, ON_SERVICE = 100_000, 30_000
+#: How many of them the service plays with its real job store; they take about 20 s.
+ON_SQL = 200
 #: A rule that is missing is noticed within so many schedules.
 SEEDS = range(20_000)
 #: The service is tried with so many of the schedules with which the model goes wrong.
@@ -39,7 +41,8 @@ def test_nothing_is_lost_stuck_doubled_or_unlisted_whatever_goes_wrong(tally: Ta
 
 @pytest.mark.timeout(1800)
 def test_every_call_goes_wrong_in_every_way(tally: Tally) -> None:
-    rare = {"catalogue.lookup", "jobs.receiving", "jobs.release", "jobs.unhinted"}
+    rare = {"catalogue.lookup", "jobs.note_part", "jobs.receiving", "jobs.release"}
+    rare |= {"jobs.removed", "jobs.take_back", "jobs.unhinted"}
     calls = {call for call, _ in tally.happened if call} - PAUSES - INSIDE - LOOKING - rare
     assert len(calls) > 25, calls
     assert [(call, way) for call in calls for way in SOME.get(call, ANY) if tally.happened[call, way] < OFTEN] == []
@@ -58,6 +61,20 @@ def test_the_judge_notices_a_rule_that_is_missing_in_the_model_and_in_the_servic
     assert noticed is not None, f"without it, nothing goes wrong: {rule}"
     # It is the missing rule that is noticed, and nothing else.
     assert rounds.model(noticed).wrong == []
+
+
+@pytest.mark.timeout(600)
+def test_the_real_job_store_makes_the_same_calls_and_ends_alike() -> None:
+    for seed, imagined, real in rounds.on_sql(range(ON_SQL)):
+        assert (seed, real.wrong) == (seed, [])
+        assert (seed, list(rounds.compare(imagined, real))) == (seed, [])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rule", sql.MUTANTS)
+def test_the_judge_notices_a_rule_that_is_missing_in_the_real_job_store(rule: Rule) -> None:
+    seeds = islice(rounds.reds(rule, rounds.model, SEEDS), TRIES)
+    assert any(real.wrong for _, _, real in rounds.on_sql(seeds, sql.MUTANTS[rule])), rule
 
 
 def test_every_rule_can_be_taken_away_from_the_service() -> None:

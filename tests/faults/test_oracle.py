@@ -26,6 +26,9 @@ WELL = Evidence(
 
 def test_nothing_is_wrong_when_all_is_well() -> None:
     assert judge(WELL) == []
+    begun = replace(FAILED, ids={14: "intent", 15: "archived", 16: "garbage", 17: "void"})
+    left = {**WELL.objects, 14: "sha1:x", 15: "sha1:c", 16: "sha1:x"}
+    assert judge(replace(WELL, jobs={1: DONE, 2: begun}, objects=left, pieces=[13, 14, 16])) == []
     verdict(WELL)
 
 
@@ -52,6 +55,17 @@ def test_nothing_is_wrong_when_all_is_well() -> None:
         (Fault.UNLISTED, {"objects": {**WELL.objects, 99: "sha1:a"}}),
         (Fault.UNLISTED, {"jobs": {1: replace(DONE, ids={**DONE.ids, 13: "intent"}), 2: FAILED}}),
         (Fault.UNLISTED, {"jobs": {1: replace(DONE, ids={**DONE.ids, 12: "garbage"}), 2: FAILED}}),
+        (Fault.UNLISTED, {"jobs": {1: replace(DONE, ids={**DONE.ids, 13: "void"}), 2: FAILED}}),
+        *(
+            (
+                Fault.UNLISTED,
+                {"jobs": {1: DONE, 2: replace(FAILED, ids={14: state})}, "objects": {**WELL.objects, 14: "sha1:c"}},
+            )
+            for state in ("void", "removed")
+        ),
+        (Fault.UNLISTED, {"pieces": [12]}),
+        (Fault.UNLISTED, {"pieces": [99]}),
+        (Fault.UNLISTED, {"jobs": {1: DONE, 2: replace(FAILED, ids={14: "void"})}, "pieces": [14]}),
         (Fault.UNLISTED, {"transactions": [(1, FILES), (3, [])]}),
         (Fault.UNLISTED, {"staged": {**WELL.staged, "3.tar.part": "sha256:x"}}),
         (Fault.UNLISTED, {"staged": {**WELL.staged, "3.tar": "sha256:three"}}),

@@ -1,15 +1,17 @@
-"""Stops in order under load, and the restart of one part after the other with another version: no accepted job fails."""
+"""Stops in order under load, and the restart of one part after the other with another version: no accepted job fails.
 
-import shutil
-import sqlite3
+The other version is a real one, from this repository's own history; a clone without history cannot run these tests.
+"""
+
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pacifica.ingest.tables import JobEvent
 from tests.faults.load import Client, faults
-from tests.faults.site import ROOT, Setting, Site
-from tests.harness import Redis, Server
+from tests.faults.site import ROOT, TODAY, Code, Setting, Site
+from tests.harness import HttpServer, PostgreSQL, Program, Redis, Server, earlier_env
 from tests.harness.waiting import until
 
 SEED = 1
@@ -17,8 +19,8 @@ SEED = 1
 STOPS = 3
 #: So many requests are sent between two stops.
 BETWEEN = 10
-#: What workers of the next version call themselves, in place of their host.
-HOST, NEXT = "{socket.gethostname()[:100]}", "next"
+#: The last commit of schema 2.1; today's is 2.2, with more columns.
+EARLIER = "81191ec3a72fa85f65948a295babb94d954b31b6"
 
 
 @pytest.fixture(params=["standalone", "celery"])
@@ -26,6 +28,12 @@ def setting(request: pytest.FixtureRequest, redis_server: Redis) -> Setting:
     if request.param == "standalone":
         return Setting(name="standalone, SQLite")
     return Setting(name="Celery on Redis, SQLite", broker_url=redis_server.new_database())
+
+
+@pytest.fixture(scope="session")
+def earlier() -> Code:
+    """Code of an earlier version, as its users installed it."""
+    return Code(python=earlier_env(ROOT, EARLIER, "postgresql", "redis").python)
 
 
 def under_load(site: Site, each: Callable[[Server], None]) -> None:
@@ -64,30 +72,37 @@ def test_a_stop_in_order_fails_no_job_and_lets_none_wait_for_its_lease(setting: 
         assert site.taken_over() == 0
 
 
-def test_one_part_after_the_other_can_be_replaced_by_another_version(redis_server: Redis, tmp_path: Path) -> None:
-    """Both versions work on the same jobs meanwhile."""
-    shutil.copytree(ROOT / "src", tmp_path / "next", ignore=shutil.ignore_patterns("__pycache__"))
-    module = tmp_path / "next" / "pacifica" / "ingest" / "app.py"
-    code = module.read_text(encoding="utf-8")
-    assert HOST in code
-    module.write_text(code.replace(HOST, NEXT), encoding="utf-8")
-    setting = Setting(name="Celery on Redis, SQLite", broker_url=redis_server.new_database())
-    with Site(tmp_path / "site", setting) as site:
-
-        def replace(part: Server) -> None:
-            stopped(part)
-            assert isinstance(part, type(site.server) | type(site.worker))
-            part._env["PYTHONPATH"] = str(tmp_path / "next")
-            start(site, part)
-
-        under_load(site, replace)
-        assert 0 < claims(site, f"{NEXT}:%") < claims(site, "%")
+def test_a_standalone_service_goes_on_with_what_the_earlier_version_left(earlier: Code, tmp_path: Path) -> None:
+    with Site(tmp_path, Setting(name="standalone, SQLite", code=earlier)) as site:
+        under_load(site, lambda part: exchange(site, part, TODAY))
 
 
-def claims(site: Site, worker: str) -> int:
-    """How often a job was claimed by workers of that name."""
-    database = sqlite3.connect(site.database_url.removeprefix("sqlite:///"))
-    question = "SELECT count(*) FROM ingest_event WHERE name = 'claimed' AND text LIKE ?"
-    (found,) = database.execute(question, (worker,)).fetchone()
-    database.close()
-    return int(found)
+def test_one_part_after_the_other_can_be_replaced_by_the_next_version_and_back(
+    redis_server: Redis, postgresql: PostgreSQL, earlier: Code, tmp_path: Path
+) -> None:
+    """Both versions work on the same jobs meanwhile; in the end the earlier one alone, with what the next one added."""
+    setting = Setting(
+        name="Celery on Redis, PostgreSQL",
+        broker_url=redis_server.new_database(),
+        database_url=postgresql.new_database(),
+        code=earlier,
+    )
+    with Site(tmp_path, setting) as site:
+        order = iter([TODAY, TODAY, earlier, earlier, TODAY, TODAY])
+        under_load(site, lambda part: exchange(site, part, next(order)))
+
+
+def exchange(site: Site, part: Server, code: Code) -> None:
+    """Stop a part, but not before its processes had a job if they work, and start it with other code."""
+    assert isinstance(part, HttpServer | Program)
+    if part is site.parts[-1]:
+        until(lambda: claimed(site) & {process.pid for process in part.processes()}, "a job for this code")
+    stopped(part)
+    site.replace(part, code)
+    start(site, part)
+
+
+def claimed(site: Site) -> set[int]:
+    """Numbers of the processes that ever had a job."""
+    with site._read():
+        return {int(event.text.rpartition(":")[2]) for event in JobEvent.select().where(JobEvent.name == "claimed")}

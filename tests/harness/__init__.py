@@ -38,7 +38,16 @@ from tests.harness.ports import free_port
 from tests.harness.process import HttpServer, Program, Server
 from tests.harness.reference import ADMIN, ALLOWED, ALLOWED_TOO, REFUSED, UNKNOWN, Submission
 from tests.harness.servers import MariaDB, PostgreSQL, RabbitMQ, Redis
-from tests.harness.venvs import Environment, beside_env, core_env, environment, original_env, project_env, uwsgi_env
+from tests.harness.venvs import (
+    Environment,
+    beside_env,
+    core_env,
+    earlier_env,
+    environment,
+    original_env,
+    project_env,
+    uwsgi_env,
+)
 from tests.harness.web import Reply, request
 
 __all__ = [
@@ -64,6 +73,7 @@ __all__ = [
     "base_environment",
     "beside_env",
     "core_env",
+    "earlier_env",
     "environment",
     "free_port",
     "original_env",

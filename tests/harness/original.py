@@ -1,6 +1,6 @@
 """The original ingest 0.4.1, beside which ours is compared.
 
-What it is: its server and one Celery worker, unmodified, against a `PacificaCore`.
+What it is: its server and one Celery worker, unmodified, against a `PacificaCore` or other neighbours.
 
 What it is not: an oracle. It has known faults; a test says which of its answers it wants.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from tests.harness.command import run
 from tests.harness.ports import LOOPBACK
@@ -22,9 +22,27 @@ from tests.harness.venvs import original_env
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from tests.harness.core import PacificaCore
+__all__ = ["Neighbours", "OriginalIngest"]
 
-__all__ = ["OriginalIngest"]
+
+class Neighbours(Protocol):
+    """Addresses of four neighbours, under the names of ingest's configuration: a `PacificaCore`, say."""
+
+    @property
+    def uniqueid_url(self) -> str:
+        """``[uniqueid] url``."""
+
+    @property
+    def policy_ingest_url(self) -> str:
+        """``[policy] ingest_url``."""
+
+    @property
+    def archive_url(self) -> str:
+        """``[archiveinterface] url``."""
+
+    @property
+    def metadata_ingest_url(self) -> str:
+        """``[metadata] ingest_url``."""
 
 
 class OriginalIngest:
@@ -37,13 +55,17 @@ class OriginalIngest:
         worker: Does the work.
     """
 
-    def __init__(self, core: PacificaCore, database_url: str, broker_url: str) -> None:
+    def __init__(
+        self, core: Neighbours, database_url: str, broker_url: str, *, works: bool = True, workers: int = 1
+    ) -> None:
         """Write the configuration; start nothing.
 
         Args:
             core: Its neighbours, running.
             database_url: An empty database, as peewee URL.
             broker_url: A broker that nobody else uses for ingest: its queue is ``celery``.
+            works: Start the worker, too.
+            workers: Processes of the worker.
         """
         environment = original_env()
         self.folder = Path(tempfile.mkdtemp(prefix="pacifica-original-"))
@@ -75,9 +97,10 @@ class OriginalIngest:
             "-A",
             "pacifica.ingest.tasks",
             "worker",
-            "--concurrency=1",
+            f"--concurrency={workers}",
             "--loglevel=INFO",
         ]
+        self._works = works
         self._dbsync: list[str | Path] = [environment.bin("pacifica-ingest-cmd"), "dbsync"]
         self.server = HttpServer("server", serve, self.folder / "server", env=env)
         self.worker = Program("worker", work, self.folder / "worker", env=env, says=" ready.")
@@ -87,7 +110,8 @@ class OriginalIngest:
         try:
             run(self._dbsync, env=self.server.environment())
             self.server.start()
-            self.worker.start()
+            if self._works:
+                self.worker.start()
         except BaseException:
             self.close()
             raise

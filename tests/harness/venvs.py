@@ -44,6 +44,7 @@ __all__ = [
     "Environment",
     "beside_env",
     "core_env",
+    "earlier_env",
     "environment",
     "original_env",
     "project_env",
@@ -163,6 +164,41 @@ def project_env(project_root: Path, *extras: str) -> Environment:
         extras: Names of optional dependencies to have, like ``postgresql``.
     """
     return _with_project("project", project_root, extras)
+
+
+def earlier_env(project_root: Path, commit: str, *extras: str) -> Environment:
+    """Return `project_env` of a commit of this repository's own history.
+
+    Raises:
+        HarnessError: The history is not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="pacifica-earlier-") as folder:
+        packed = Path(folder) / "source.tar"
+        try:
+            run(
+                [
+                    "git",
+                    "-C",
+                    project_root,
+                    "archive",
+                    "--output",
+                    packed,
+                    commit,
+                    "src",
+                    "pyproject.toml",
+                    "README.md",
+                    "LICENSE",
+                ]
+            )
+        except (HarnessError, OSError) as fault:
+            message = (
+                f"{project_root} has no commit {commit}, whose code is to run beside today's.  A clone without history "
+                f"gets it with: git fetch --unshallow.  An unpacked archive cannot run this test.  {fault}"
+            )
+            raise HarnessError(message) from fault
+        source = Path(folder) / "source"
+        shutil.unpack_archive(packed, source, filter="data")
+        return _with_project("project", source, extras)
 
 
 def uwsgi_env(project_root: Path, *extras: str) -> Environment:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pacifica.ingest.bundle import Bundle, Limits
-from pacifica.ingest.core.errors import BadBundle, BadMetadata
-from pacifica.ingest.core.paths import canonical, is_metadata, member_path
+from pacifica.ingest.bundle import Bundle
+from pacifica.ingest.core.errors import BadBundle
+from pacifica.ingest.core.paths import canonical
 from tests.hostile.raw_tar import BLOCK, END, header, long_name, member, pax, sealed
+from tests.hostile.readers import Files, ensure_gnu_agrees, ours, theirs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "GNU": tarfile.GNU_FORMAT, "PAX": tarfile.PAX_FORMAT}
 #: GNU tar is always here; bsdtar is taken where it is.
 PROGRAMS = ["tar", *(["bsdtar"] if shutil.which("bsdtar") else [])]
-Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -36,33 +36,6 @@ def place() -> Iterator[Path]:
     """Give all examples of a property one file."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / "1.tar"
-
-
-def ours(path: Path) -> tuple[Files, bytes | None]:
-    """Return members by canonical path, and the metadata."""
-    with Bundle.open(path, Limits(extended_bytes=1 << 16)) as bundle:
-        members = {one.path: b"".join(bundle.chunks(one, 700)) for one in bundle}
-        try:
-            return members, bundle.metadata()
-        except BadMetadata:
-            return members, None
-
-
-def theirs(path: Path) -> tuple[Files, bytes | None]:
-    """Return the same as `tarfile` sees it."""
-    members: Files = {}
-    metadata = None
-    with tarfile.open(path, "r:") as tar:
-        for info in tar:
-            assert info.isfile() or info.isdir(), info
-            body = tar.extractfile(info)
-            if body is None:
-                continue
-            if is_metadata(info.name):
-                metadata = body.read()
-            else:
-                members[member_path(info.name)] = body.read()
-    return members, metadata
 
 
 def info(name: str, content: bytes, mtime: float = 0.0) -> tarfile.TarInfo:
@@ -309,8 +282,36 @@ def test_a_tampered_bundle_is_refused_or_means_the_same_to_tarfile(
     assert found == theirs(place)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tampered_bundle_is_refused_or_means_the_same_to_gnu_tar(place: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    accepted = 0
+    for _ in range(500):
+        place.write_bytes(tampered(chance.choice(SEEDS), chance))
+        try:
+            found = ours(place)
+        except BadBundle:
+            continue
+        ensure_gnu_agrees(place, found)
+        accepted += 1
+    assert accepted > 50
+
+
+@pytest.mark.parametrize(
+    "others",
+    [({"b": b"1"}, b"[]"), ({"a": b"2"}, b"[]"), ({"a": b"12"}, b"[]"), ({}, b"[]"), ({"a": b"1"}, None)],
+    ids=["name", "content", "length", "one less", "no metadata"],
+)
+def test_a_bundle_that_gnu_tar_sees_otherwise_is_found(place: Path, others: tuple[Files, bytes | None]) -> None:
+    place.write_bytes(member(b"data/a", b"1") + member(b"metadata.txt", b"[]") + END)
+    ensure_gnu_agrees(place, ({"a": b"1"}, b"[]"))
+    with pytest.raises(AssertionError):
+        ensure_gnu_agrees(place, others)
+
+
 @pytest.mark.parametrize("body", SEEDS)
 def test_what_is_tampered_with_is_right_to_begin_with(place: Path, body: bytes) -> None:
     place.write_bytes(body)
     assert ours(place) == theirs(place)
+    ensure_gnu_agrees(place, ours(place))
     assert ours(place)[0]

@@ -354,6 +354,16 @@ def test_a_pickled_message_is_refused(rabbitmq_url: str, site: Callable[..., Sit
     assert not sprung.exists()
 
 
+def test_a_worker_logs_as_our_other_processes_do(redis_url: str, site: Callable[..., Site]) -> None:
+    here = site(redis_url)
+    url = here.server()
+    worker = here.worker()
+    job_id = send(url)
+    assert_done(here, url, job_id)
+    until(lambda: f"done job_id={job_id}\n" in worker.log.read_text(), "the line of the job")
+    assert "data=" not in worker.log.read_text()
+
+
 # The end of a worker
 
 

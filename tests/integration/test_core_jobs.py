@@ -102,7 +102,7 @@ REFUSALS = [
     Refusal(
         "an unnamed member", bundle().member("data/a", b"1").build, "ingest metadata", "the metadata does not name it"
     ),
-    Refusal("a wrong mimetype", bundle().add("a", mimetype="x").build, "ingest metadata", "mimetype 'x'"),
+    Refusal("a wrong mimetype", bundle().add("a", mimetype="x").build, "ingest metadata", ".mimetype: expected"),
     Refusal("broken JSON", bundle().metadata(b'[{"destination').build, "load metadata", "not JSON"),
     Refusal("metadata that is no list", bundle().metadata(b"{}").build, "load metadata", "must be a list"),
     Refusal("no metadata", bundle().metadata(b"").build, "load metadata", "no metadata.txt"),
@@ -129,7 +129,7 @@ def test_all_faults_are_told_at_once(facility: Facility, core: PacificaCore) -> 
     reason = facility.state(job_id)["exception"]
     assert "'b' is named by the metadata" in reason
     assert "'c' is in the bundle" in reason
-    assert "mimetype 'x'" in reason
+    assert ".mimetype: expected" in reason
 
 
 # --- moves
@@ -183,7 +183,7 @@ MOVE_REFUSALS = [
     MoveRefusal("a link", _link, "move files", "symbolic link"),
     MoveRefusal("another size", lambda e, _: e.update(size=6), "move files", "has 5 bytes, the metadata says 6"),
     MoveRefusal("another digest", lambda e, _: e.update(hashsum="0" * 64), "move files", "has sha256"),
-    MoveRefusal("a wrong mimetype", lambda e, _: e.update(mimetype="x"), "ingest metadata", "mimetype 'x'"),
+    MoveRefusal("a wrong mimetype", lambda e, _: e.update(mimetype="x"), "ingest metadata", ".mimetype: expected"),
     MoveRefusal("Policy", lambda _, __: None, "Policy Validation", "Invalid values", REFUSED),
 ]  # fmt: skip
 

@@ -82,7 +82,7 @@ def test_a_migrated_database_equals_a_new_one(
     orm.OrmSync.update_tables()
     assert schema_of(database.DB.obj) == fresh
     assert orm.IngestStateSystem.get_version() == NEWEST
-    assert versions() == {"major": 2, "minor": 1}
+    assert versions() == {"major": 2, "minor": 2}
 
 
 def test_rows_survive_a_migration_and_ended_jobs_are_complete(
@@ -210,7 +210,7 @@ def test_migrating_twice_changes_nothing(new_database: NewDatabase, fresh: Schem
     assert orm.read_state(5).task == "open tar"
 
 
-@pytest.mark.parametrize("version", [(2, 2), (3, 0), (0, 1)])
+@pytest.mark.parametrize("version", [(2, 3), (3, 0), (0, 1)])
 def test_a_version_that_we_do_not_know_is_not_migrated(
     new_database: NewDatabase, use: Use, version: tuple[int, int]
 ) -> None:
@@ -228,8 +228,9 @@ def test_a_version_that_we_do_not_know_is_not_migrated(
         ((0, 0), False, False),
         ((1, 0), False, False),
         ((2, 0), True, False),
-        ((2, 1), True, True),
-        ((2, 2), True, False),
+        ((2, 1), True, False),
+        ((2, 2), True, True),
+        ((2, 3), True, False),
     ],
 )
 def test_what_is_safe_and_what_is_equal(
@@ -271,12 +272,37 @@ def test_a_service_adds_by_itself_what_a_minor_version_lacks(
     assert schema_of(database.DB.obj) == fresh
 
 
-def test_a_service_works_on_a_newer_minor_version(new_database: NewDatabase, use: Use) -> None:
+@pytest.mark.parametrize("create", [True, False])
+def test_a_service_works_on_a_newer_minor_version(new_database: NewDatabase, use: Use, *, create: bool) -> None:
     use(new_database())
     orm.OrmSync.update_tables()
-    set_version(2, 2)
+    set_version(2, 3)
+    orm.prepare_schema(create=create)
+    assert orm.IngestStateSystem.get_version() == (2, 3)
+
+
+def test_a_standalone_service_makes_its_tables_and_refuses_a_newer_major_version(
+    new_database: NewDatabase, fresh: Schema, use: Use
+) -> None:
+    use(new_database())
+    orm.prepare_schema(create=True)
+    assert schema_of(database.DB.obj) == fresh
+    set_version(3, 0)
+    with pytest.raises(UnsafeSchema):
+        orm.prepare_schema(create=True)
+
+
+def test_columns_that_2_1_lacked_are_added_and_its_code_can_still_insert_rows(
+    new_database: NewDatabase, fresh: Schema, use: Use
+) -> None:
+    use(new_database())
+    orm.OrmSync.update_tables()
+    for column in tables.COLUMNS_2_2:
+        database.DB.execute_sql(f"ALTER TABLE {column.model._meta.table_name} DROP COLUMN {column.column_name}")
+    set_version(2, 1)
     orm.prepare_schema()
-    assert orm.IngestStateSystem.get_version() == (2, 2)
+    assert schema_of(database.DB.obj) == fresh
+    assert all(column.null and column.default is None for column in tables.COLUMNS_2_2)
 
 
 @pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pacifica.ingest.bundle import Limits
 from pacifica.ingest.core.jobs import Claim, Job, Status
 from pacifica.ingest.core.metadata import Registration
 from pacifica.ingest.core.paths import canonical
@@ -18,6 +19,7 @@ from pacifica.ingest.pipeline import Neighbours, Pipeline, Rules
 from pacifica.ingest.ports import Receipt, Upload
 from pacifica.ingest.recovery import Recovery
 from pacifica.ingest.staging import FolderStaging
+from pacifica.ingest.submitter import Enforcement, SubmitterPolicy
 from pacifica.ingest.testing import (
     BundleBuilder,
     Faults,
@@ -30,6 +32,7 @@ from pacifica.ingest.testing import (
     MemoryQueue,
 )
 from pacifica.ingest.testing.faults import Double, can_fail
+from tests.harness.landing import landed
 
 __all__ = ["FILES", "LEASE_S", "UPLOAD_LEASE_S", "Floor", "Landing", "Store", "TickingClock", "bundle", "registered"]
 
@@ -108,22 +111,28 @@ class Landing(Double):
         self._opened: list[Upload] = []
 
     @can_fail
-    def admit(self, size_bytes: int | None) -> None:
-        self._real.admit(size_bytes)
+    def admit(self, size_bytes: int | None) -> str:
+        return self._real.admit(size_bytes)
 
     @can_fail
-    def begin(self, job_id: int, kind: Kind) -> "_Landed":
-        upload = self._real.begin(job_id, kind)
+    def begin(self, job_id: int, kind: Kind, landing_zone: str) -> "_Landed":
+        upload = self._real.begin(job_id, kind, landing_zone)
         self._opened.append(upload)
         return _Landed(upload, self.faults)
 
-    @can_fail
-    def discard(self, job_id: int, kind: Kind) -> None:
-        self._real.discard(job_id, kind)
+    def is_here(self, path: Path, landing_zone: str) -> bool:
+        return self._real.is_here(path, landing_zone)
 
     @can_fail
-    def remove(self, path: Path) -> None:
-        self._real.remove(path)
+    def discard(self, job_id: int, kind: Kind, landing_zone: str) -> None:
+        self._real.discard(job_id, kind, landing_zone)
+
+    @can_fail
+    def remove(self, path: Path, landing_zone: str) -> None:
+        self._real.remove(path, landing_zone)
+
+    def owns(self, path: Path) -> bool:
+        return self._real.owns(path)
 
     def close(self) -> None:
         """Close files that nobody knows of, as the system does for a process that dies."""
@@ -155,10 +164,21 @@ class Floor:
     """Everything between the edges, on doubles that share their faults."""
 
     def __init__(
-        self, folder: Path, *, verify: str = "full", retry_for_s: float = 120.0, clock: ManualClock | None = None
+        self,
+        folder: Path,
+        *,
+        verify: str = "full",
+        retry_for_s: float = 120.0,
+        min_hash: str = "",
+        still_s: float = 0.0,
+        metadata_bytes: int = 1 << 20,
+        clock: ManualClock | None = None,
+        enforce_submitter: Enforcement = "off",
     ) -> None:
         self.folder = folder
         self.incoming = folder / "incoming"
+        #: Where sources may lie; empty: in `incoming`.
+        self.roots: tuple[Path, ...] = ()
         self.clock = clock or ManualClock()
         self.faults = Faults()
         self.store = Store(self.clock, self.faults)
@@ -170,6 +190,10 @@ class Floor:
         self.queue = MemoryQueue(self.faults)
         self.verify = verify
         self.retry_for_s = retry_for_s
+        self.min_hash = min_hash
+        self.still_s = still_s
+        self.enforce_submitter = enforce_submitter
+        self.limits = Limits(metadata_bytes=metadata_bytes)
         # Ids of jobs and of files differ, so that a mix-up shows.
         self.ids.next_id = dict(zip(self.ids.next_id, (7, 1000), strict=True))
         self.restart()
@@ -180,19 +204,29 @@ class Floor:
         for double in (self.store, self.staging, self.ids, self.policy, self.archive, self.catalogue, self.queue):
             double.faults = self.faults
         self.intake = Intake(
-            store=self.store, staging=self.staging, ids=self.ids, queue=self.queue, clock=self.clock, max_bytes=0
+            store=self.store,
+            staging=self.staging,
+            ids=self.ids,
+            queue=self.queue,
+            clock=self.clock,
+            pause=self.clock.advance,
+            max_bytes=0,
         )
+        policy = SubmitterPolicy(self.policy, self.catalogue, self.enforce_submitter)
         self.pipeline = Pipeline(
             store=self.store,
             staging=self.staging,
-            neighbours=Neighbours(ids=self.ids, policy=self.policy, archive=self.archive, catalogue=self.catalogue),
+            neighbours=Neighbours(ids=self.ids, policy=policy, archive=self.archive, catalogue=self.catalogue),
             clock=self.clock,
             rules=Rules(
                 verify=self.verify,
-                move_roots=(self.incoming,),
+                move_roots=self.roots or (self.incoming,),
                 chunk_bytes=4096,
                 retry_for_s=self.retry_for_s,
                 lease_s=LEASE_S,
+                limits=self.limits,
+                min_hash=self.min_hash,
+                still_s=self.still_s,
             ),
         )
         self.recovery = Recovery(
@@ -206,11 +240,11 @@ class Floor:
 
     # --- what clients do
 
-    def upload(self, content: bytes | None = None, kind: Kind = Kind.INGEST) -> Job:
+    def upload(self, content: bytes | None = None, kind: Kind = Kind.INGEST, user: str = "dmlb2001") -> Job:
         """Send a body, in two pieces."""
         content = bundle().build() if content is None else content
         half = len(content) // 2
-        return self.intake.accept(kind, "dmlb2001", Body(chunks=[content[:half], content[half:]], length=len(content)))
+        return self.intake.accept(kind, user, Body(chunks=[content[:half], content[half:]], length=len(content)))
 
     def document(self, files: Mapping[str, bytes] = FILES) -> list[dict[str, object]]:
         """Write the sources of a move; returns the document that names them."""
@@ -261,8 +295,8 @@ class Floor:
         return Path(job.path).is_file() and job.path in {other.path for other in self.store.jobs}
 
     def staged(self) -> set[str]:
-        """The names in the landing zone."""
-        return {path.name for path in self.staging.folder.iterdir()} if self.staging.folder.exists() else set()
+        """The names in the landing zone, without its marker."""
+        return {path.name for path in landed(self.staging.folder)}
 
     def archived(self, job: Job) -> dict[str, bytes]:
         """Path → bytes in the archive, of a registered job."""

@@ -64,11 +64,11 @@ def test_a_landing_zone_fills_up() -> None:
     staging.free_bytes = 4
     with pytest.raises(NoSpace):
         staging.admit(5)
-    upload = staging.begin(7, Kind.INGEST)
+    upload = staging.begin(7, Kind.INGEST, "")
     upload.write(b"abc")
     with pytest.raises(NoSpace):
         upload.write(b"de")
-    staging.discard(7, Kind.INGEST)
+    staging.discard(7, Kind.INGEST, "")
     assert staging.files == {}
 
 
@@ -84,7 +84,7 @@ def test_a_clock_moves_only_when_told_and_may_jump() -> None:
 def test_a_built_bundle_is_whole_unless_told_otherwise(tmp_path: Path) -> None:
     path = BundleBuilder(metadata_first=True).add("a/b", b"x").add("c").write(tmp_path / "bundle.tar")
     with Bundle.open(path) as bundle:
-        document = Document.parse(bundle.metadata(), bundle.members)
+        document = Document.read(bundle.metadata, bundle.members)
         assert set(bundle.members) == {file.path for file in document.files} == {"a/b", "c"}
     assert document.faults == ()
 
@@ -93,9 +93,9 @@ def test_a_built_bundle_is_broken_as_told(tmp_path: Path) -> None:
     builder = BundleBuilder(project=...).add("a", b"x", size=9, mtime=...).member("data/b").entry("c")
     path = builder.write(tmp_path / "bundle.tar")
     with Bundle.open(path) as bundle:
-        document = Document.parse(bundle.metadata(), bundle.members)
+        document = Document.read(bundle.metadata, bundle.members)
         assert set(bundle.members) == {"a", "b"}
+        assert not any(entry["destinationTable"] == "Transactions.project" for entry in document.entries)
     assert [file.path for file in document.files] == ["a", "c"]
     assert document.files[0].size_bytes == 9
-    assert not any(entry["destinationTable"] == "Transactions.project" for entry in document.entries)
     assert any("mtime" in fault for fault in document.faults)

@@ -1,6 +1,7 @@
 """Accepting: the order that loses nothing, and refusals that leave nothing."""
 
 import errno
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pacifica.ingest import intake
 from pacifica.ingest.core.errors import (
     ClaimLost,
     Conflict,
@@ -19,13 +21,17 @@ from pacifica.ingest.core.errors import (
     NoSpace,
     NoSuchJob,
     TooLarge,
+    Unavailable,
+    Unconfirmed,
 )
 from pacifica.ingest.core.jobs import Job
 from pacifica.ingest.core.states import Kind, Phase, State, Step
-from pacifica.ingest.intake import ID_TRIES, SIGN_OF_LIFE_S, Body, Intake
-from pacifica.ingest.ports import IdMode
+from pacifica.ingest.intake import COMMIT_SILENCE_S, ID_TRIES, SIGN_OF_LIFE_S, UNCONFIRMED_S, Body, Intake
+from pacifica.ingest.ports import IdMode, Receipt
 from pacifica.ingest.recovery import Recovery
 from pacifica.ingest.testing import Faults, ManualClock, MemoryIds, MemoryQueue, MemoryStaging
+from pacifica.ingest.testing.landing import MemoryUpload
+from tests.harness.waiting import until
 from tests.unit.floor import Store
 
 DOWN = DatabaseDown("away")
@@ -38,22 +44,35 @@ class Gate:
         self.clock = ManualClock()
         self.faults = Faults()
         self.store = Store(self.clock, self.faults)
-        self.staging = MemoryStaging(self.faults)
         self.ids = MemoryIds(self.faults)
         self.queue = MemoryQueue(self.faults)
+        self.stops = False
+        self.pauses: Callable[[float], bool] = self.pause
+        self._max_bytes = max_bytes
+        self.use(MemoryStaging(self.faults))
+
+    def use(self, staging: MemoryStaging) -> None:
+        """Let bodies land there."""
+        self.staging = staging
         self.intake = Intake(
             store=self.store,
-            staging=self.staging,
+            staging=staging,
             ids=self.ids,
             queue=self.queue,
             clock=self.clock,
-            max_bytes=max_bytes,
+            pause=lambda seconds: self.pauses(seconds),  # noqa: PLW0108 (a test changes it)
+            max_bytes=self._max_bytes,
         )
 
     def accept(self, *chunks: bytes | memoryview, length: int | None = None, kind: Kind = Kind.INGEST) -> Job:
         return self.intake.accept(kind, "dmlb2001", Body(chunks=chunks, length=length))
 
-    def sweep(self) -> None:
+    def pause(self, seconds: float) -> bool:
+        """Let time pass, and see whether the process stops."""
+        self.clock.advance(seconds)
+        return self.stops
+
+    def sweep(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Let a lease of uploads pass."""
         recovery = Recovery(
             store=self.store,
@@ -64,6 +83,7 @@ class Gate:
             upload_lease_s=1,
         )
         recovery.sweep()
+        meanwhile()
         self.clock.advance(1)
         recovery.sweep()
 
@@ -251,11 +271,11 @@ def test_a_row_whose_answer_was_lost_ends_without_a_file(gate: Gate) -> None:
     assert [job.phase for job in gate.store.jobs] == [Phase.FAILED]
 
 
-#: A fault of the database, one that its library raises unexpectedly, and one of the process.
-ERRORS = [DOWN, RuntimeError("who knows"), KeyboardInterrupt()]
+#: A fault that the library of the database raises unexpectedly, and one of the process.
+ERRORS = [RuntimeError("who knows"), KeyboardInterrupt()]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["database", "unexpected", "process"])
+@pytest.mark.parametrize("error", ERRORS, ids=["unexpected", "process"])
 def test_a_commit_whose_answer_was_lost_keeps_the_file(gate: Gate, error: BaseException) -> None:
     gate.faults.fail("jobs.accept", error=error, after=True)
     with pytest.raises(type(error)):
@@ -266,13 +286,141 @@ def test_a_commit_whose_answer_was_lost_keeps_the_file(gate: Gate, error: BaseEx
     assert gate.staging.files == {Path(job.path): b"abc"}
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["database", "unexpected", "process"])
+@pytest.mark.parametrize("error", ERRORS, ids=["unexpected", "process"])
 def test_a_commit_that_failed_ends_without_a_file(gate: Gate, error: BaseException) -> None:
     gate.faults.fail("jobs.accept", error=error)
     with pytest.raises(type(error)):
         gate.accept(b"abc")
     gate.sweep()
     assert [job.phase for job in gate.store.jobs] == [Phase.FAILED]
+    assert gate.staging.files == {}
+
+
+@pytest.mark.parametrize("key", ["", "1"])
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_commit_whose_answer_was_lost_is_found_when_the_database_is_back(gate: Gate, key: str, times: int) -> None:
+    gate.faults.fail("jobs.accept", error=DOWN, after=True)
+    gate.faults.fail("jobs.accept", error=DOWN, at=2, times=times - 1)
+    job = again(gate, key=key)
+    assert gate.store.jobs == [job]
+    assert job.phase is Phase.READY
+    assert gate.staging.files == {Path(job.path): b"abc"}
+
+
+def test_a_job_that_is_over_before_its_commit_is_found_is_accepted_all_the_same(gate: Gate) -> None:
+    def work(seconds: float) -> bool:
+        claim = gate.store.claim(1, "a fast worker")
+        assert claim
+        gate.store.finish(claim)
+        gate.staging.remove(Path(claim.job.path), claim.job.landing_zone)
+        gate.store.cleaned(1)
+        return Gate.pause(gate, seconds)
+
+    gate.pauses = work
+    gate.faults.fail("jobs.accept", error=DOWN, after=True)
+    job = gate.accept(b"abc")
+    assert (job.job_id, job.phase, job.path) == (1, Phase.DONE, "")
+    assert gate.staging.files == {}
+
+
+@pytest.mark.parametrize("key", ["", "1"])
+@pytest.mark.parametrize("after", [False, True], ids=["not done", "answer lost"])
+def test_what_cannot_be_confirmed_is_told_with_the_number_of_the_job_which_ends(
+    gate: Gate, key: str, *, after: bool
+) -> None:
+    gate.faults.fail("jobs.accept", error=DOWN, times=100, after=after)
+    before = gate.clock.monotonic()
+    with pytest.raises(Unconfirmed) as fault:
+        again(gate, key=key)
+    assert UNCONFIRMED_S <= gate.clock.monotonic() - before < 2 * UNCONFIRMED_S
+    job = gate.store.job(fault.value.job_id)
+    gate.sweep()
+    if after:
+        assert gate.store.job(job.job_id).phase is Phase.READY
+        assert gate.staging.files == {Path(job.path): b"abc"}
+    else:
+        assert gate.staging.files == {}
+        assert "send it again" in gate.store.status(job.job_id).reason
+
+
+def test_a_server_that_stops_does_not_wait_for_the_database(gate: Gate) -> None:
+    gate.stops = True
+    gate.faults.fail("jobs.accept", error=DOWN, times=100)
+    with pytest.raises(Unconfirmed):
+        gate.accept(b"abc")
+    assert gate.faults.calls.count("jobs.accept") == 1
+
+
+# --- the heart
+
+
+class SlowDisk(MemoryStaging):
+    """A landing zone whose sync takes as long as something says."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def begin(self, job_id: int, kind: Kind, landing_zone: str) -> MemoryUpload:  # noqa: ARG002 (of the port)
+        wait = self._wait
+
+        class Upload(MemoryUpload):
+            def commit(self) -> Receipt:
+                wait()
+                return super().commit()
+
+        return Upload(self, self.path(job_id, kind))
+
+
+def test_an_upload_lives_while_a_slow_disk_syncs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "SIGN_OF_LIFE_S", 0.001)
+    gate = Gate()
+
+    def slowly() -> None:
+        for _ in range(3):
+            gate.sweep(
+                lambda beats=gate.store.jobs[0].heartbeat: until(lambda: gate.store.jobs[0].heartbeat > beats + 1)
+            )
+
+    gate.use(SlowDisk(slowly))
+    assert gate.accept(b"abc").phase is Phase.READY
+
+
+def test_a_disk_that_hangs_does_not_beat_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "SIGN_OF_LIFE_S", 0.001)
+    gate = Gate()
+
+    def hangs() -> None:
+        gate.clock.advance(COMMIT_SILENCE_S + 1)
+        (heart,) = [thread for thread in threading.enumerate() if thread.name == "heart of upload 1"]
+        until(lambda: not heart.is_alive(), "the last beat")
+        gate.sweep()
+
+    gate.use(SlowDisk(hangs))
+    with pytest.raises(ClaimLost):
+        gate.accept(b"abc")
+    assert gate.staging.files == {}
+
+
+def test_an_upload_has_no_thread_while_it_arrives(gate: Gate) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"abc"
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("heart")]
+
+    gate.intake.accept(Kind.INGEST, "", Body(chunks=chunks(), length=3))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("heart")]
+
+
+# --- given up
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O"), Unavailable("not mounted")])
+def test_what_cannot_be_discarded_stays_listed_and_hides_no_reason(gate: Gate, error: Exception) -> None:
+    gate.faults.fail("staging.discard", error=error)
+    with pytest.raises(LengthMismatch):
+        gate.accept(b"abc", length=4)
+    assert [job.phase for job in gate.store.jobs] == [Phase.RECEIVING]
+    gate.sweep()
     assert gate.staging.files == {}
 
 
@@ -286,11 +434,25 @@ def taken_over(gate: Gate) -> Callable[[], Iterator[bytes]]:
 
 
 def test_an_upload_that_was_given_up_is_refused_and_leaves_nothing(gate: Gate) -> None:
-    with pytest.raises((ClaimLost, KeyError)):
+    with pytest.raises(ClaimLost):
         gate.intake.accept(Kind.INGEST, "", Body(chunks=taken_over(gate)(), length=6))
     assert gate.staging.files == {}
     status = gate.store.status(1)
     assert (status.state, status.step, status.complete) == (State.FAILED, Step.UPLOADING, True)
+
+
+def test_an_upload_that_an_operator_ended_is_refused_and_leaves_nothing(gate: Gate) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"abc"
+        gate.store.force(1, State.FAILED, Step.UPLOADING, 0, "by hand")
+        gate.sweep()
+        yield b"def"
+
+    with pytest.raises(ClaimLost):
+        gate.intake.accept(Kind.INGEST, "", Body(chunks=chunks(), length=6))
+    assert gate.staging.files == {}
+    assert gate.store.status(1).reason == "by hand"
+    assert gate.store.leftovers() == []
 
 
 def test_an_upload_that_was_given_up_at_its_last_moment_is_refused_and_leaves_nothing(gate: Gate) -> None:

@@ -45,7 +45,7 @@ def test_every_file_is_in_the_bundle_and_in_the_metadata_under_the_same_path(fol
     target, _ = packed(folder, tmp_path)
     raw = target.read_bytes()
     with Bundle.open(target) as bundle:
-        document = Document.parse(bundle.metadata(), bundle.members)
+        document = Document.read(bundle.metadata, bundle.members)
         found = {path: raw[member.offset : member.offset + member.size] for path, member in bundle.members.items()}
     assert found == FILES
     assert document.faults == ()
@@ -58,7 +58,7 @@ def test_every_file_is_in_the_bundle_and_in_the_metadata_under_the_same_path(fol
 def test_the_document_that_is_returned_is_the_one_in_the_bundle(folder: Path, tmp_path: Path) -> None:
     target, document = packed(folder, tmp_path, sample="B-12")
     with Bundle.open(target) as bundle:
-        assert list(Document.parse(bundle.metadata()).entries) == document
+        assert list(Document.read(bundle.metadata).entries) == document
     assert {"destinationTable": "TransactionKeyValue", "key": "sample", "value": "B-12"} in document
     values = {entry["destinationTable"]: entry["value"] for entry in document if "Transactions." in str(entry)}
     assert values == {f"Transactions.{key}": value for key, value in WHO.items()}

@@ -163,7 +163,7 @@ PERMANENT = [
     Permanent("a digest", bundle().add("s", b"1", hashsum="0" * 64).build, Step.INGEST_FILES, "'s': sha256 is"),
     Permanent("a missing member", bundle().entry("s").build, Step.INGEST_FILES, "'s' is named by the metadata"),
     Permanent("an unnamed member", bundle().member("data/s").build, Step.INGEST_METADATA, "'s' is in the bundle"),
-    Permanent("a mimetype", bundle().add("s", mimetype="x").build, Step.INGEST_METADATA, "mimetype 'x'"),
+    Permanent("a mimetype", bundle().add("s", mimetype="x").build, Step.INGEST_METADATA, ".mimetype: expected"),
     Permanent("a file named twice", bundle().entry("d", b"last").build, Step.INGEST_METADATA, "named 2 times"),
 ]
 
@@ -182,8 +182,52 @@ def test_all_faults_of_a_bundle_are_told_at_once(floor: Floor) -> None:
     builder = bundle().add("s", b"1", size=2).entry("t").member("data/u").add("v", mimetype="x")
     job = floor.upload(builder.build())
     floor.run(job)
-    for reason in ("'s' has 1 bytes", "'t' is named by the metadata", "'u' is in the bundle", "mimetype 'x'"):
+    for reason in ("'s' has 1 bytes", "'t' is named by the metadata", "'u' is in the bundle", ".mimetype: expected"):
         floor.assert_failed(job, Step.INGEST_FILES, reason)
+
+
+@pytest.mark.parametrize(("kind", "step"), [(Kind.INGEST, Step.INGEST_FILES), (Kind.MOVE, Step.MOVE_FILES)])
+def test_a_weak_digest_is_refused_where_the_operator_says_so(tmp_path: Path, kind: Kind, step: Step) -> None:
+    floor = Floor(tmp_path, min_hash="sha384")
+    job = send(floor, kind)
+    floor.run(job)
+    for path in FILES:
+        floor.assert_failed(job, step, f"{path!r}: ")
+    reason = "sha256 is too weak, allowed are sha384, sha512, sha3_384, sha3_512, blake2b ([ingest] min_hash)"
+    assert floor.status(job).reason.count(reason) == len(FILES)
+    assert floor.archive.objects == {}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_digest_that_is_as_strong_as_the_operator_wants_is_taken(tmp_path: Path, kind: Kind) -> None:
+    floor = Floor(tmp_path, min_hash="blake2s")
+    job = send(floor, kind)
+    floor.run(job)
+    floor.assert_done(job)
+
+
+def test_a_weak_digest_hides_no_other_fault(tmp_path: Path) -> None:
+    floor = Floor(tmp_path, min_hash="sha512")
+    job = floor.upload(bundle({}).add("s", b"1", size=2).entry("t").add("u", b"1", hashsum="0" * 64).build())
+    floor.run(job)
+    for reason in ("'s' has 1 bytes", "'t' is named by the metadata", "'u': sha256 is 6b86", "'u': sha256 is too weak"):
+        floor.assert_failed(job, Step.INGEST_FILES, reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "reason"),
+    [
+        (Kind.INGEST, Step.OPEN_TAR, "at most 500 are read"),
+        (Kind.MOVE, Step.LOAD_METADATA, "at most 500 are read ([ingest] max_metadata_size)"),
+    ],
+)
+def test_a_document_that_is_larger_than_the_operator_wants_is_not_read(
+    tmp_path: Path, kind: Kind, step: Step, reason: str
+) -> None:
+    floor = Floor(tmp_path, metadata_bytes=500)
+    job = send(floor, kind)
+    floor.run(job)
+    floor.assert_failed(job, step, reason)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b"nonsense"])
@@ -214,9 +258,9 @@ def test_what_the_catalogue_refuses_fails_and_is_kept(floor: Floor, kind: Kind, 
 @pytest.mark.parametrize("kind", Kind)
 def test_a_job_waits_for_a_landing_zone_that_is_away(floor: Floor, kind: Kind) -> None:
     job = send(floor, kind)
-    away = Path(job.path).rename(floor.folder / "away")
-    assert "is not in the landing zone" in floor.run(job).waiting_for
-    away.rename(job.path)
+    away = floor.staging.folder.rename(floor.folder / "away")
+    assert "is not mounted on this worker" in floor.run(job).waiting_for
+    away.rename(floor.staging.folder)
     floor.run_when_due(job)
     floor.assert_done(job)
 
@@ -229,7 +273,7 @@ def test_a_job_whose_staged_file_is_gone_fails_with_that_reason(floor: Floor, ki
         pass
     status = floor.status(job)
     assert status.state is State.FAILED
-    assert "is not in the landing zone" in status.reason
+    assert "is not in the landing zone. Somebody removed it" in status.reason
 
 
 def test_a_job_without_a_staged_file_fails_at_once(floor: Floor) -> None:
@@ -341,7 +385,34 @@ def test_a_job_that_got_further_begins_a_new_series(floor: Floor) -> None:
     assert later.failing == Series(since=floor.clock.now(), step=Step.INGEST_FILES)
     floor.clock.advance(60)
     floor.faults.fail("policy.permit", error=DOWN)
-    assert floor.run(job).failing == later.failing, "it did not get further than before"
+    again = floor.run(job).failing
+    assert again
+    assert again.step is Step.INGEST_FILES, "it did not get further than before"
+    assert again.since < floor.clock.now()
+
+
+def test_a_job_that_waited_for_a_worker_is_tried_before_it_fails(floor: Floor) -> None:
+    job = floor.upload()
+    floor.faults.fail("policy.permit", error=DOWN, times=2)
+    floor.run(job)
+    floor.clock.advance(3600)
+    assert floor.run(job).phase is Phase.READY
+    floor.clock.advance(3600)
+    floor.run(job)
+    floor.assert_done(job)
+
+
+def test_a_clock_that_was_set_back_makes_no_series_endless(floor: Floor) -> None:
+    job = floor.upload()
+    floor.faults.fail("policy.permit", error=DOWN, times=10**6)
+    floor.run(job)
+    floor.clock.jump(-86_400)
+    for _ in range(1000):
+        found = floor.run(job)
+        if found.phase is Phase.FAILED:
+            return
+        floor.clock.advance((found.not_before - floor.clock.now()).total_seconds())
+    pytest.fail("it never fails")
 
 
 def test_an_archived_file_ends_the_series(floor: Floor) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pacifica.ingest.core.errors import DatabaseDown, NeighbourDown
 from pacifica.ingest.core.jobs import Series
 from pacifica.ingest.core.states import Kind, Phase, State, Step
+from pacifica.ingest.recovery import LEFTOVERS
 from tests.unit.floor import LEASE_S, UPLOAD_LEASE_S, Floor
 
 
@@ -70,10 +71,38 @@ def test_the_time_of_day_is_nothing_to_a_lease(floor: Floor, jump_s: float) -> N
     assert floor.recovery.sweep().taken_over == []
 
 
+def test_an_owner_that_could_not_write_as_the_database_was_away_is_not_taken_over(floor: Floor) -> None:
+    floor.claim(floor.upload())
+    floor.store.open(5, Kind.INGEST, "me", "slow")
+    with watched(floor, 2):
+        pass
+    turns = int(2 * UPLOAD_LEASE_S)
+    floor.faults.fail("jobs.held", error=DatabaseDown("away"), times=turns)
+    for _ in range(turns):
+        with pytest.raises(DatabaseDown):
+            floor.recovery.sweep()
+        floor.clock.advance(1)
+    assert floor.recovery.sweep().taken_over == []
+
+
+def test_an_owner_that_died_in_an_outage_of_the_database_is_taken_over_a_lease_after_it(floor: Floor) -> None:
+    job = floor.upload()
+    floor.claim(job)
+    with watched(floor, 2):
+        pass
+    floor.faults.fail("jobs.held", error=DatabaseDown("away"))
+    with pytest.raises(DatabaseDown):
+        floor.recovery.sweep()
+    floor.clock.advance(10 * LEASE_S)
+    assert floor.recovery.sweep().taken_over == []
+    floor.clock.advance(LEASE_S - 2)
+    assert floor.recovery.sweep().taken_over == [job.job_id]
+
+
 def test_the_upload_of_a_dead_server_fails_and_leaves_no_file(floor: Floor) -> None:
     assert floor.store.open(5, Kind.INGEST, "me", "dead")
     floor.staging.admit(None)
-    floor.staging.begin(5, Kind.INGEST).write(b"half")
+    floor.staging.begin(5, Kind.INGEST, "").write(b"half")
     floor.staging.close()
     assert floor.staged() == {"5.tar.part"}
     with watched(floor, UPLOAD_LEASE_S - 1):
@@ -161,6 +190,46 @@ def test_what_cannot_be_removed_does_not_end_the_sweep(floor: Floor, caplog: pyt
     assert floor.staged() == set()
 
 
+def test_many_files_that_cannot_be_removed_do_not_keep_the_sweep_from_others(floor: Floor) -> None:
+    numbers = range(1000, 1000 + LEFTOVERS + 20)
+    for number in numbers:
+        floor.store.open(number, Kind.INGEST, "me", "dead")
+        floor.store.force(number, State.FAILED, Step.UPLOADING, 0, "by hand")
+    floor.faults.fail("staging.discard", error=PermissionError("denied"), times=LEFTOVERS)
+    assert floor.recovery.sweep().cleaned == []
+    assert floor.recovery.sweep().cleaned == list(numbers)[LEFTOVERS:]
+    assert floor.recovery.sweep().cleaned == list(numbers)[:LEFTOVERS]
+
+
+@pytest.mark.parametrize("call", ["jobs.take_over", "jobs.hinted", "queue.send", "jobs.cleaned", "staging.discard"])
+def test_a_job_that_raises_does_not_keep_the_sweep_from_the_others(
+    floor: Floor, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1001, 1002):
+        floor.store.open(number, Kind.INGEST, "me", "dead")
+    waiting = [floor.upload().job_id, floor.upload().job_id]
+    with watched(floor, UPLOAD_LEASE_S):
+        pass
+    floor.faults.fail(call, error=ValueError("odd"))
+    swept = floor.recovery.sweep()
+    is_odd = [call.startswith(start) for start in ("jobs.take", ("jobs.hint", "queue"), ("jobs.clean", "staging"))]
+    assert swept.taken_over == [1001, 1002][is_odd[0] :]
+    assert swept.hinted == waiting[is_odd[1] :]
+    assert swept.cleaned == swept.taken_over[is_odd[2] :]
+    assert "a fault of the service itself" in caplog.text
+
+
+def test_an_upload_that_is_forced_to_fail_leaves_no_file(floor: Floor) -> None:
+    floor.store.open(5, Kind.INGEST, "me", "dead")
+    floor.staging.admit(None)
+    upload = floor.staging.begin(5, Kind.INGEST, "")
+    upload.write(b"half")
+    upload.close()
+    floor.store.force(5, State.FAILED, Step.UPLOADING, 0, "by hand")
+    assert floor.recovery.sweep().cleaned == [5]
+    assert floor.staged() == set()
+
+
 def test_an_upload_whose_file_cannot_be_removed_is_given_up_all_the_same(floor: Floor) -> None:
     job = floor.upload()
     floor.store.open(5, Kind.INGEST, "me", "dead")
@@ -203,9 +272,10 @@ def test_an_upload_that_still_moves_is_never_given_up(floor: Floor) -> None:
 def test_a_job_whose_worker_died_keeps_the_start_of_its_series_of_faults(floor: Floor) -> None:
     job = floor.upload()
     floor.faults.fail("policy.permit", error=NeighbourDown("policy", "away"))
-    series = floor.run(job).failing
+    before = floor.run(job)
+    series = before.failing
     assert series
-    floor.clock.advance(10)
+    floor.clock.advance((before.not_before - floor.clock.now()).total_seconds())
     floor.claim(job)
     with watched(floor, LEASE_S):
         pass
@@ -221,11 +291,32 @@ def test_a_hint_is_sent_by_one_watcher_only(floor: Floor) -> None:
     assert len(floor.queue.sent) == 1
 
 
+def test_a_file_is_not_forgotten_while_its_landing_zone_is_not_mounted(
+    floor: Floor, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = floor.upload()
+    floor.store.open(5, Kind.INGEST, "me", "dead", job.landing_zone)
+    floor.staging.begin(5, Kind.INGEST, job.landing_zone)
+    floor.staging.close()
+    with watched(floor, UPLOAD_LEASE_S):
+        floor.faults.fail("staging.remove", error=OSError("busy"))
+        floor.run(job)
+        volume = floor.staging.folder.rename(floor.folder / "volume")
+    floor.staging.folder.mkdir()
+    assert [floor.recovery.sweep().cleaned for _ in range(3)] == [[], [], []]
+    assert [record.message for record in caplog.records].count("the staged file of a job cannot be removed") == 2
+    floor.staging.folder.rmdir()
+    volume.rename(floor.staging.folder)
+    assert floor.staged() == {"5.tar.part", f"{job.job_id}.tar"}
+    assert floor.recovery.sweep().cleaned == [5, job.job_id]
+    assert floor.staged() == set()
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["not removed", "answer lost"])
 def test_what_is_left_of_an_upload_that_was_given_up_is_removed_by_a_later_sweep(floor: Floor, *, after: bool) -> None:
     floor.store.open(5, Kind.INGEST, "me", "dead")
     floor.staging.admit(None)
-    upload = floor.staging.begin(5, Kind.INGEST)
+    upload = floor.staging.begin(5, Kind.INGEST, "")
     upload.write(b"half")
     upload.close()
     with watched(floor, UPLOAD_LEASE_S):

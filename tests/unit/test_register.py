@@ -1,11 +1,14 @@
 """Registration: exactly one transaction, whatever becomes of the answer."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pacifica.ingest.bundle import Limits
 from pacifica.ingest.core.errors import Conflict, IngestError, NeighbourDown
 from pacifica.ingest.core.jobs import Job
+from pacifica.ingest.core.metadata import Registration
 from pacifica.ingest.core.states import Kind, Phase, Step
 from pacifica.ingest.testing import MemoryCatalogue
 from tests.unit.floor import Floor, bundle
@@ -117,15 +120,72 @@ def test_a_file_id_that_another_transaction_has_fails_the_job(floor: Floor) -> N
     assert floor.catalogue.transactions == {}
 
 
+@pytest.fixture
+def unread(tmp_path: Path) -> Callable[..., tuple[Floor, Job]]:
+    """A move whose registration got no answer, and whose document is longer than what is read by now."""
+
+    def make(kind: Kind, *, arrived: bool) -> tuple[Floor, Job]:
+        floor = Floor(tmp_path)
+        job = send(floor, kind)
+        floor.faults.fail("catalogue.register", error=DOWN, after=arrived)
+        floor.faults.fail("catalogue.lookup", error=DOWN)
+        assert floor.run(job).frozen
+        floor.limits = Limits(metadata_bytes=10)
+        floor.restart()
+        return floor, job
+
+    return make
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_job_that_may_be_registered_is_looked_up_when_its_document_cannot_be_read_any_more(
+    unread: Callable[..., tuple[Floor, Job]], kind: Kind
+) -> None:
+    floor, job = unread(kind, arrived=True)
+    floor.run_when_due(job)
+    floor.assert_done(job)
+    assert not registrations(floor)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_job_that_is_not_registered_fails_when_its_document_cannot_be_read_any_more(
+    unread: Callable[..., tuple[Floor, Job]], kind: Kind
+) -> None:
+    floor, job = unread(kind, arrived=False)
+    found = floor.run_when_due(job)
+    assert found.phase is Phase.FAILED
+    assert "at most 10 are read" in floor.store.statuses_now[job.job_id].reason
+
+
+def test_a_job_waits_when_it_cannot_be_looked_up_and_its_document_cannot_be_read(
+    unread: Callable[..., tuple[Floor, Job]],
+) -> None:
+    floor, job = unread(Kind.MOVE, arrived=True)
+    floor.faults.fail("catalogue.lookup", error=DOWN)
+    assert floor.run_when_due(job).phase is Phase.READY
+    floor.run_when_due(job)
+    floor.assert_done(job)
+
+
+def test_another_transaction_of_the_number_of_a_job_that_cannot_be_read_is_told(
+    unread: Callable[..., tuple[Floor, Job]],
+) -> None:
+    floor, job = unread(Kind.INGEST, arrived=False)
+    (floor.folder / "other").mkdir()
+    other_transaction(floor, job, {"a.txt": b"first"})
+    assert floor.run_when_due(job).phase is Phase.FAILED
+    assert "is registered with other files" in floor.store.statuses_now[job.job_id].reason
+
+
 class SlowCatalogue(MemoryCatalogue):
     """Does what it was asked for only when it is looked up for the second time, as one does that is still busy."""
 
     role = "catalogue"
-    waiting: tuple[int, list[dict[str, object]]] | None = None
+    waiting: tuple[int, Registration] | None = None
 
-    def register(self, job_id: int, document: list[dict[str, object]]) -> None:
+    def register(self, job_id: int, document: Registration) -> None:
         if self.waiting is None and job_id not in self.transactions:
-            self.waiting = (job_id, document)
+            self.waiting = (job_id, list(document))
             raise DOWN
         if self.waiting is not None:
             waiting, self.waiting = self.waiting, None

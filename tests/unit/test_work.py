@@ -9,14 +9,19 @@ import pytest
 from pacifica.ingest.core.errors import ClaimLost, DatabaseDown, Stopping
 from pacifica.ingest.core.jobs import Claim
 from pacifica.ingest.core.states import Kind, Step
+from pacifica.ingest.local.pool import GRACE_S
 from pacifica.ingest.ports import Receipt
 from pacifica.ingest.testing import Faults, ManualClock
-from pacifica.ingest.work import Work
+from pacifica.ingest.work import FINISHING_S, Work
 from tests.harness.waiting import until
 from tests.unit.floor import Store
 
 #: Short, as the heart waits in real time: it beats every 5 ms here.
 LEASE_S = 0.03
+
+
+def test_a_stop_waits_for_less_than_a_pool_gives_its_workers() -> None:
+    assert FINISHING_S < GRACE_S
 
 
 class WatchedClock(ManualClock):

@@ -7,8 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from pacifica.ingest.core.states import Kind
-from tests.faults.calls.session import Job, Session, run_all, table
+from tests.faults.calls.session import Session, all_jobs, run_all, table
 from tests.harness import PacificaCore
 
 
@@ -39,11 +38,8 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> list[Session]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cores = [None] if options.local else [None, stack.enter_context(PacificaCore())]
-        jobs = [
-            Job(kind=kind, core=core, crashes=crashes) for core in cores for crashes in (False, True) for kind in Kind
-        ]
-        return run_all(jobs, folder, is_short=options.short, seed=options.seed)
+        core = None if options.local else stack.enter_context(PacificaCore())
+        return run_all(all_jobs(core), folder, is_short=options.short, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.faults.oracle import Fault
 from tests.harness import PacificaCore
 from tests.harness.command import base_environment, run
 
-__all__ = ["Job", "Result", "Session", "run_all", "table"]
+__all__ = ["Job", "Result", "Session", "all_jobs", "run_all", "table"]
 
 ROOT = Path(__file__).parents[3]
 #: Rounds take longer than this, in seconds, only when something hangs.
@@ -102,6 +102,12 @@ class Session:
         """What is wrong, in words."""
         told = [*self.faults, *(str(result) for result in self.results if result.faults)]
         return [f"{self.job}: {text}" for text in told]
+
+
+def all_jobs(core: PacificaCore | None) -> list[Job]:
+    """Every kind of job: with local neighbours and with the Core, new and taken over."""
+    cores = [None, core] if core else [None]
+    return [Job(kind=kind, core=near, crashes=crashes) for near in cores for crashes in (False, True) for kind in Kind]
 
 
 def run_all(jobs: Sequence[Job], folder: Path, *, is_short: bool, seed: int = 0, processes: int = 2) -> list[Session]:

@@ -29,10 +29,10 @@ from pacifica.ingest.core.states import Kind
 from pacifica.ingest.database import DB
 from pacifica.ingest.intake import Body
 from pacifica.ingest.local import archive as local_archive
-from pacifica.ingest.local.archive import FolderArchive
 from pacifica.ingest.orm import OrmSync
 from pacifica.ingest.testing import BundleBuilder, ManualClock, MemoryQueue
 from tests.faults.oracle import Evidence, Found, JobSeen, Sent
+from tests.harness.landing import landed
 
 __all__ = ["DATABASE", "Core", "Life", "Site", "evidence", "is_over", "make_small", "misplaced"]
 
@@ -280,12 +280,15 @@ def evidence(site: Site, status: int | None, job_id: int | None) -> Evidence:
             status, job_id = (200, found[0]) if found else (None, None)
         local = [] if site.core else _local_transactions(rows)
     sent = Sent(files=site.digests, body=_digest(site.body), status=status, job_id=job_id)
+    there = _archived(site)
     return Evidence(
         sent=[sent],
         jobs=jobs,
         transactions=_core_transactions(site, site.core) if site.core else local,
-        objects=_objects(site),
-        staged={path.name: _digest(path.read_bytes()) for path in _files(site.folder / "staging")},
+        objects={int(path.name): _digest(path.read_bytes()) for path in there if path.name.isdigit()},
+        staged={path.name: _digest(path.read_bytes()) for path in landed(site.folder / "staging")},
+        # The name of what was not finished begins with its id.
+        pieces=[int(path.name.partition(".")[0]) for path in there if not path.name.isdigit()],
     )
 
 
@@ -348,11 +351,9 @@ def _found(subdir: str, name: str, file_id: int, hashtype: str, hashsum: str) ->
     return Found(path=canonical(f"{subdir}/{name}"), file_id=file_id, digest=f"{hashtype}:{hashsum}")
 
 
-def _objects(site: Site) -> dict[int, str]:
-    """What the archive has of this round; names of temporary files are no ids, and cleaned up as an operator does."""
-    if site.core is None:
-        FolderArchive(site.archive).clean_up(older_than_s=0)
-    return {int(path.name): _digest(path.read_bytes()) for path in _files(site.archive) if path not in site.taken}
+def _archived(site: Site) -> list[Path]:
+    """What the archive has of this round, whole or not; its marker is no object."""
+    return [path for path in _files(site.archive) if path not in site.taken and path.name[:1].isdigit()]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from urllib3.exceptions import ProtocolError
 
 from pacifica.ingest.database import DB
 from pacifica.ingest.neighbours import http
+from pacifica.ingest.neighbours.line import Head, Line
 
 __all__ = ["DIED", "Call", "Point", "Trap", "Way", "count_http", "count_sql", "points"]
 
@@ -164,7 +165,22 @@ def count_http(trap: Trap) -> None:
             label = _NUMBER.sub("*", f"{method} {url}")
             return trap.around(Call.HTTP, label, error, lambda: run(method, url, *args, **options), _let_go)
 
-    vars(http)["_Pool"] = Pool
+    class Tapped(Line):
+        """Requests that do not wait for their answers: to send one is a call, and so is to read its answer."""
+
+        def lead(self, method: str, path: str, *about: Any) -> bytes:
+            run = super().lead
+            return self._around(f"send {method} {path}", lambda: run(method, path, *about))
+
+        def head(self) -> Head:
+            run = super().head
+            return self._around("answer to {} {}".format(*self._waiting[0]), run)
+
+        def _around(self, label: str, action: Callable[[], T]) -> T:
+            error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
+            return trap.around(Call.HTTP, _NUMBER.sub("*", label), error, action)
+
+    vars(http).update(_Pool=Pool, Line=Tapped)
 
 
 def _let_go(response: urllib3.BaseHTTPResponse) -> None:

@@ -10,6 +10,8 @@ What it is not: a disk that lies.  What a sync told to be durable stays.
 Who may call it: the fault rounds.
 """
 
+import fcntl
+import os
 import random
 import subprocess
 import sys
@@ -142,7 +144,10 @@ class PowerCut:
 
     def position(self) -> int:
         """The moment that is now: everything before it is durable."""
-        return self._journal.stat().st_size
+        with self._journal.open("rb") as journal:
+            # Whoever writes a record holds the lock: half of one is no moment.
+            fcntl.flock(journal, fcntl.LOCK_SH)
+            return os.fstat(journal.fileno()).st_size
 
     def fail(self, text: str, count: int = 0) -> None:
         """Let a sync fail: that which is the `count`th from now on of a path with `text`, or all when it is 0."""

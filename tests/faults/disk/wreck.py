@@ -1,6 +1,7 @@
 """What lies on the disk of a standalone service after a power cut, judged before anything is started on it.
 
-What it is: `faults`, quick enough to be asked about hundreds of moments.  What recovery then makes of such a disk is for
+What it is: `faults`, quick enough to be asked about hundreds of moments: what was accepted is there, and every staged file is
+named by some job, so that it will be removed.  What recovery then makes of such a disk is for
 `tests.faults.oracle`, which takes seconds.
 
 Who may call it: the fault rounds.
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from pacifica.ingest.staging import MARKER
 from tests.faults.disk.powercut import Disk
 from tests.faults.oracle import Sent
 
@@ -58,6 +60,7 @@ def _faults(database: sqlite3.Connection, tree: Tree, accepted: Sequence[Sent]) 
     jobs = {row[0]: row[1:] for row in database.execute("SELECT job_id, phase, path, kind FROM ingest_job")}
     for sent in accepted:
         yield from _accepted(sent, jobs, tree)
+    yield from _staged(jobs, tree)
     yield from _done(database, {job_id for job_id, (phase, *_) in jobs.items() if phase == "done"}, tree)
 
 
@@ -74,6 +77,15 @@ def _accepted(sent: Sent, jobs: Mapping[int, tuple[str, str, str]], tree: Tree) 
             yield from _sources(sent, tree)
     elif phase != "done":
         yield f"job {sent.job_id} was accepted and is {phase}"
+
+
+def _staged(jobs: Mapping[int, tuple[str, str, str]], tree: Tree) -> Iterator[str]:
+    """An upload names its file by its number, later its path does; what neither names lies there for ever."""
+    named = {Path(path).name for _, path, _ in jobs.values()}
+    arriving = {str(job_id) for job_id, (phase, *_) in jobs.items() if phase == "receiving"}
+    for name in [path.removeprefix("staging/") for path in tree if path.startswith("staging/")]:
+        if not name.startswith(MARKER) and name not in named and name.partition(".")[0] not in arriving:
+            yield f"{name} lies in the landing zone, and no job has it"
 
 
 def _sources(sent: Sent, tree: Tree) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The service's side of a schedule: the real `Intake`, `Pipeline` and `Recovery` on the doubles of `pacifica.ingest.testing`.
 
 Each process is a greenlet that gives up control in `Faults.around`, before each call to a port.  The heart of a job is one
-too: `pacifica.ingest.work` gets a `threading` that starts a greenlet instead of a thread.
+too: `pacifica.ingest.work` and `intake` get a `threading` that starts a greenlet instead of a thread.
 
 What is left out: a staged file gets its name by a link to the same bytes instead of being written and synced, and a worker that
 gets a hint claims at once, without looking whether the job is one of version 0.4.1.
@@ -15,17 +15,20 @@ import logging
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from greenlet import getcurrent, greenlet
 
-from pacifica.ingest import deposit, work
+from pacifica.ingest import deposit, intake, pipeline, work
+from pacifica.ingest.bundle import Bundle, Limits
+from pacifica.ingest.cli import gc
 from pacifica.ingest.core.errors import (
+    ClaimLost,
     Conflict,
     DatabaseDown,
     JobBusy,
@@ -33,15 +36,18 @@ from pacifica.ingest.core.errors import (
     NeighbourDown,
     PolicyRefused,
     Unavailable,
+    Unconfirmed,
 )
 from pacifica.ingest.core.jobs import Job
-from pacifica.ingest.core.metadata import Registration
+from pacifica.ingest.core.metadata import Document, Registration
 from pacifica.ingest.core.paths import canonical
 from pacifica.ingest.core.states import Kind, State, Step
 from pacifica.ingest.intake import Body, Intake
 from pacifica.ingest.pipeline import Neighbours, Pipeline, Rules
-from pacifica.ingest.ports import IdMode, Parcel, Progress, Receipt
+from pacifica.ingest.ports import IdMode, Parcel, Progress, Receipt, Shipment
 from pacifica.ingest.recovery import Recovery
+from pacifica.ingest.retention import Retention
+from pacifica.ingest.staging import STAGED
 from pacifica.ingest.testing import (
     BundleBuilder,
     Faults,
@@ -87,9 +93,14 @@ class Process(greenlet):
         self.stopping = False
         self.heart: Agent | None = None
         self.owner = owner
+        self.carries: tuple[int, int] | None = None
+        #: The archive id of the call to the archive that is made now.
+        self.about = 0
         self.is_dead = False
         #: What the call that is made now would send, for when it arrives late.
         self.parcel: Callable[[], None] | None = None
+        #: Likewise, when it is cut half-way; returns what the rest does when it is only slow.
+        self.half: Callable[[bool], list[Callable[[], None]]] | None = None
         self.clock = clock
         self._life = life
         self.resume(How.OK)
@@ -170,7 +181,7 @@ def current() -> Process:
 class Steps(Faults):
     """Gives up control before each call."""
 
-    def __init__(self, late: list[Callable[[], None]]) -> None:
+    def __init__(self, late: list[tuple[str, int, Callable[[], None]]]) -> None:
         super().__init__()
         self._late = late
         self.archive: MemoryArchive | None = None
@@ -199,7 +210,10 @@ class Steps(Faults):
         else:
             if how is How.LATE:
                 assert process.parcel is not None
-                self._late.append(process.parcel)
+                self._late.append((call, process.about, process.parcel))
+            elif how in {How.HALF, How.SLOW}:
+                assert process.half is not None
+                self._late += [(call, process.about, rest) for rest in process.half(how is How.SLOW)]
             raise RuntimeError(call) if how is How.BUG else _away(call)
 
 
@@ -230,6 +244,10 @@ class Store(MemoryJobStore):
     def unclean(self) -> set[int]:
         return self._unclean
 
+    @property
+    def ids(self) -> dict[int, Any]:
+        return self._ids
+
     def seen(self) -> dict[int, JobSeen]:
         """As the oracle wants it."""
         ids: dict[int, dict[int, str]] = {job_id: {} for job_id in self._jobs}
@@ -244,8 +262,9 @@ class Store(MemoryJobStore):
             complete=status.complete,
             state=status.state,
             reason=status.reason,
-            staged=Path(job.path).name if job.path else "",
+            staged=job.path.rpartition("/")[2],
             ids=ids,
+            expired=any(event.name == "expired" for event in self._events.get(job.job_id, ())),
         )
 
 
@@ -260,26 +279,33 @@ class Landing(Double):
         self.files: dict[str, bytes] = {}
 
     @can_fail
-    def admit(self, size_bytes: int | None) -> None:
-        pass
+    def admit(self, size_bytes: int | None) -> str:  # noqa: ARG002 (of the port)
+        return "here"
 
     @can_fail
-    def begin(self, job_id: int, kind: Kind) -> "Landed":
+    def begin(self, job_id: int, kind: Kind, landing_zone: str) -> "Landed":  # noqa: ARG002 (likewise)
         name = f"{job_id}{kind.suffix}"
         if name in self.files:
             raise Conflict(name)
         self.files[f"{name}.part"] = b""
         return Landed(self, name)
 
+    def is_here(self, path: Path, landing_zone: str) -> bool:  # noqa: ARG002 (of the port)
+        """Everybody may look at the disk."""
+        return True
+
     @can_fail
-    def discard(self, job_id: int, kind: Kind) -> None:
+    def discard(self, job_id: int, kind: Kind, landing_zone: str) -> None:  # noqa: ARG002 (of the port)
         name = f"{job_id}{kind.suffix}"
         self.files.pop(f"{name}.part", None)
         self.unlink(name)
 
     @can_fail
-    def remove(self, path: Path) -> None:
+    def remove(self, path: Path, landing_zone: str) -> None:  # noqa: ARG002 (of the port)
         self.unlink(path.name)
+
+    def owns(self, path: Path) -> bool:
+        return path.parent == self.folder and STAGED.fullmatch(path.name) is not None
 
     def unlink(self, name: str) -> None:
         if self.files.pop(name, None) is not None and not name.endswith(".part"):
@@ -307,7 +333,7 @@ class Landed(Double):
         files = self._landing.files
         content = files.pop(f"{self._name}.part", None)
         if content is None:
-            raise Unavailable(self._name)
+            raise ClaimLost(self._name)
         if self._name in files:
             raise Conflict(self._name)
         files[self._name] = content
@@ -338,21 +364,71 @@ class Policy(MemoryPolicy):
 class Archive(MemoryArchive):
     """An archive as it is in the field: it overwrites what is there, and says that all is well."""
 
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(faults)
+        #: Source → under which id, and what is still done with it.
+        self.rests: dict[Path, tuple[int, list[Callable[[], None]]]] = {}
+
     # Progress is not told, so that each of these is one step.
     def store(self, parcel: Parcel, progress: Progress) -> None:  # noqa: ARG002 (of the port)
-        current().parcel = lambda: self._cut(parcel)
+        current().parcel, current().about = lambda: self._cut(parcel), parcel.file_id
         super().store(parcel, lambda _: None)
 
-    def digest(self, file_id: int, algorithm: str, progress: Progress) -> tuple[str, int]:  # noqa: ARG002 (likewise)
-        return super().digest(file_id, algorithm, lambda _: None)
+    def digest(
+        self,
+        file_id: int,
+        algorithm: str,
+        progress: Progress,  # noqa: ARG002 (likewise)
+        *,
+        most_bytes: int | None = None,
+    ) -> tuple[str, int]:
+        return super().digest(file_id, algorithm, lambda _: None, most_bytes=most_bytes)
 
     def adopt(self, file_id: int, source: Path) -> None:
-        current().parcel = lambda: self._adopt_late(file_id, source)
-        super().adopt(file_id, source)
+        current().parcel, current().about = lambda: self._adopt_late(file_id, source), file_id
+        current().half = lambda is_slow: self._copy_half(file_id, source, is_slow=is_slow)
+        with self.faults.around("archive.adopt"):
+            self._take(file_id, source)
+
+    def adopt_all(
+        self,
+        parcels: Sequence[Parcel],
+        ready: Callable[[], object],
+        progress: Progress,  # noqa: ARG002 (likewise)
+        shipment: Shipment,
+    ) -> None:
+        super().adopt_all(parcels, ready, lambda _: None, shipment)
+
+    def _take(self, file_id: int, source: Path) -> None:
+        for rest in self.rests.pop(source, (0, []))[1]:
+            rest()
+        MemoryArchive.adopt.__wrapped__(self, file_id, source)  # type: ignore[attr-defined]  # of `can_fail`
+
+    def size(self, file_id: int) -> int | None:
+        current().about = file_id
+        return super().size(file_id)
+
+    def remove(self, file_id: int) -> bool:
+        current().about = file_id
+        return super().remove(file_id)
 
     def _adopt_late(self, file_id: int, source: Path) -> None:
         with suppress(NeighbourDown):
-            super().adopt(file_id, source)
+            self._take(file_id, source)
+
+    def _copy_half(self, file_id: int, source: Path, *, is_slow: bool) -> list[Callable[[], None]]:
+        """The archive copies between file systems, and is cut; returns what it does when it is only slow."""
+        if not source.exists():
+            return []
+        content = source.read_bytes()
+        self.objects[file_id] = content[:2]
+
+        def rest() -> None:
+            self.objects[file_id] = content
+            source.unlink(missing_ok=True)
+
+        self.rests[source] = file_id, [rest] if is_slow else []
+        return self.rests[source][1]
 
     def _refuse_taken(self, file_id: int, path: str) -> None:
         pass
@@ -375,6 +451,42 @@ class Catalogue(MemoryCatalogue):
 
 
 # --- what is sent: the same in every schedule
+
+
+class Indexed(Bundle):
+    """A bundle whose headers are read once for all schedules: what is linked is the same file."""
+
+    __slots__ = ()
+    _known: ClassVar[dict[int, "Indexed"]] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *_: object) -> "Indexed":
+        inode = os.stat(path).st_ino  # noqa: PTH116 (called for every claim)
+        if inode not in cls._known:
+            cls._known[inode] = super().open(path)
+        return cls._known[inode]
+
+    def close(self) -> None:
+        """The next schedule reads it."""
+
+    @classmethod
+    def forget(cls) -> None:
+        """Close all of them."""
+        while cls._known:
+            Bundle.close(cls._known.popitem()[1])
+
+
+class Read(Document):
+    """A document that is parsed once for all schedules."""
+
+    @classmethod
+    def read(cls, pieces: Callable[[], Iterable[bytes]], members: Container[str] = ()) -> Document:
+        return _document(b"".join(pieces()), tuple(members))  # type: ignore[arg-type]  # a container of names that can be listed
+
+
+@cache
+def _document(text: bytes, members: tuple[str, ...]) -> Document:
+    return Document.parse(text, members)
 
 
 @cache
@@ -408,6 +520,7 @@ class Service:
     intake = Intake
     pipeline = Pipeline
     recovery = Recovery
+    retention = Retention
     #: Functions of modules: module, name, what takes its place.
     patches: tuple[tuple[Any, str, Any], ...] = ()
 
@@ -417,8 +530,9 @@ class Real:
 
     def __init__(self, plan: Plan, folder: Path, service: type[Service] = Service) -> None:
         self.plan = plan
+        self.mono = 0.0
         self.answers = [Answer() for _ in plan.clients]
-        self.under_way: list[Callable[[], None]] = []
+        self.under_way: list[tuple[str, int, Callable[[], None]]] = []
         self.clock = ManualClock()
         self.faults = Steps(self.under_way)
         self.store = service.store(self.clock, self.faults)
@@ -447,27 +561,37 @@ class Real:
         """Put the sources of moves where they are."""
         for number, is_move in enumerate(self.plan.moves):
             for name in FILES if is_move else ():
-                self._incoming.mkdir(exist_ok=True)
                 content = content_of(number, name).encode()
-                os.link(_master(self.staging.folder, content), self._incoming / source_of(number, name))
+                os.link(_master(self.staging.folder, content), f"{self._incoming}/{source_of(number, name)}")
 
     def _sources(self) -> dict[str, str]:
         if not any(self.plan.moves):
             return {}
-        return {path.name: path.read_text() for path in self._incoming.iterdir()}
+        found = {}
+        for name in os.listdir(self._incoming):  # noqa: PTH208 (called for every schedule)
+            with open(f"{self._incoming}/{name}") as file:  # noqa: PTH123 (likewise)
+                found[name] = file.read()
+        return found
 
-    @property
-    def mono(self) -> float:
-        return self.clock.monotonic()
-
-    def start(self, role: str, number: int, name: str) -> Agent:
+    def start(self, role: str, number: int, name: str, keep_s: float = 0.0) -> Agent:
         life: Callable[[Process], None]
         if role == "server":
-            intake = self._service.intake(**self._common, ids=self.ids, queue=self.queue, max_bytes=0)
+            intake = self._service.intake(
+                **self._common,
+                ids=self.ids,
+                queue=self.queue,
+                pause=lambda seconds: current().pause("server.pause", seconds),
+                max_bytes=0,
+            )
             life = lambda process: self._serve(process, intake, number)  # noqa: E731 (one of three)
         elif role == "worker":
-            pipeline = self._pipeline()
-            life = lambda process: self._work(process, pipeline)  # noqa: E731 (likewise)
+            carrier = self._pipeline()
+            life = lambda process: self._work(process, carrier)  # noqa: E731 (likewise)
+        elif role == "gc":
+            retention = self._service.retention(
+                store=self.store, staging=self.staging, archive=self.archive, catalogue=self.catalogue, keep_s=keep_s
+            )
+            life = lambda _: self._retain(retention)  # noqa: E731 (likewise)
         else:
             recovery = self._service.recovery(
                 **self._common, queue=self.queue, lease_s=LEASE_S, upload_lease_s=UPLOAD_LEASE_S
@@ -485,6 +609,9 @@ class Real:
             chunk_bytes=4096,
             retry_for_s=self.plan.retry_for_s,
             lease_s=LEASE_S,
+            limits=Limits(),
+            min_hash="",
+            still_s=0.0,
         )
         return self._service.pipeline(**self._common, neighbours=neighbours, rules=rules)
 
@@ -500,15 +627,22 @@ class Real:
         except LengthMismatch:
             answer.told(400)
             return
+        except Unconfirmed as fault:
+            process.ask("client.answer")
+            answer.told(202, fault.job_id)
+            return
+        except Unavailable:
+            answer.told(None if key else 503)
+            raise
         except Exception:
-            # Whether a row was committed is not known when the answer of the database is lost.
+            # What nobody expects of a commit says nothing of it.
             answer.told(None if key or process.pending == "jobs.accept" else 503)
             raise
         process.ask("client.answer")
         answer.told(200, job.job_id)
         intake.hint(job)
 
-    def _work(self, process: Process, pipeline: Pipeline) -> None:
+    def _work(self, process: Process, carrier: Pipeline) -> None:
         """As `app.Service.work`, or as `tasks` does it."""
         while not process.stopping:
             claim = None
@@ -519,7 +653,9 @@ class Real:
                 else:
                     claim = self.store.claim_any(process.name)
             if claim is not None:
-                pipeline.run(claim, lambda: process.stopping)
+                process.carries = (claim.job_id, claim.epoch)
+                carrier.run(claim, lambda: process.stopping)
+                process.carries = None
             elif not self.plan.by_hints:
                 process.pause("worker.idle", IDLE_S)
 
@@ -530,8 +666,15 @@ class Real:
         else:
             recovery.run(Never(process))  # type: ignore[arg-type]
 
+    @staticmethod
+    def _retain(retention: Retention) -> None:
+        """As the admin command does it."""
+        for _ in (*gc._bundles(retention, dry_run=False), *gc.Removal(retention).lines()):
+            pass
+
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
+        self.mono = self.clock.monotonic()
 
     def jump(self, seconds: float) -> None:
         self.clock.jump(seconds)
@@ -553,13 +696,28 @@ class Real:
         return len(self.under_way)
 
     def deliver(self, place: int) -> None:
-        self.under_way.pop(place)()
+        self.under_way.pop(place)[2]()
+
+    def whose(self, file_id: int) -> int:
+        return int(self.store.ids[file_id].job_id)
+
+    def epoch(self, job_id: int) -> int:
+        return self.store.jobs[job_id].epoch
+
+    def forget_registrations(self) -> None:
+        self.under_way[:] = [late for late in self.under_way if late[0] != "catalogue.register"]
+
+    def forget_late(self, file_id: int) -> None:
+        sends = {("archive.store", file_id), ("archive.adopt", file_id)}
+        self.under_way[:] = [late for late in self.under_way if late[:2] not in sends]
+        self.archive.rests = {source: rest for source, rest in self.archive.rests.items() if rest[0] != file_id}
 
     def refuse_all(self, *, refuses: bool) -> None:
         self.policy.refusal = REFUSAL if refuses else None
 
     def phases(self) -> dict[int, tuple[str, str]]:
-        return {job_id: (job.phase, job.path) for job_id, job in self.store.jobs.items()}
+        unclean = self.store.unclean
+        return {job_id: (job.phase, "" if job_id in unclean else job.path) for job_id, job in self.store.jobs.items()}
 
     def retry(self, job_id: int) -> None:
         with suppress(JobBusy):
@@ -567,7 +725,9 @@ class Real:
 
     def force(self, job_id: int, state: str) -> None:
         reason = "forced" if state == "FAILED" else ""
-        self.store.force(job_id, State(state), Step.INGEST_FILES, 0, reason)
+        step, percent = (Step.INGEST_METADATA, 100) if state == "DONE" else (Step.INGEST_FILES, 0)
+        with suppress(JobBusy):
+            self.store.force(job_id, State.FAILED if reason else State.OK, step, percent, reason)
 
     def unclean(self) -> bool:
         return bool(self.store.unclean)
@@ -590,7 +750,7 @@ class Real:
         for name in list(self.staging.files):
             self.staging.unlink(name)
         for name in self._sources():
-            (self._incoming / name).unlink()
+            os.unlink(f"{self._incoming}/{name}")  # noqa: PTH108 (called for every schedule)
 
 
 def _found(document: Registration) -> list[Found]:
@@ -621,9 +781,11 @@ class Never:
 
 @contextmanager
 def as_processes(service: type[Service] = Service) -> Iterator[Path]:
-    """Let the hearts of jobs be greenlets; gives a folder for staged files."""
-    threads = (work, "threading", SimpleNamespace(Thread=Heart, Event=Over))
-    patches = (threads, (deposit, "WINDOW_FILES", deposit.WINDOW_FILES), *service.patches)
+    """Let the hearts of jobs and uploads be greenlets; gives a folder for staged files."""
+    threads = SimpleNamespace(Thread=Heart, Event=Over)
+    hearts = ((work, "threading", threads), (intake, "threading", threads))
+    once = ((pipeline, "Bundle", Indexed), (pipeline, "Document", Read))
+    patches = (*hearts, *once, (deposit, "WINDOW_FILES", deposit.WINDOW_FILES), *service.patches)
     before = [(module, name, getattr(module, name)) for module, name, _ in patches]
     memory = Path("/dev/shm")
     logging.disable(logging.CRITICAL)
@@ -631,8 +793,10 @@ def as_processes(service: type[Service] = Service) -> Iterator[Path]:
         for patch in patches:
             setattr(*patch)
         with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+            (Path(folder) / "incoming").mkdir()
             yield Path(folder)
     finally:
+        Indexed.forget()
         logging.disable(logging.NOTSET)
         for patch in before:
             setattr(*patch)

@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.model import protocol
 from tests.faults.model.plan import JOBS_FROM, Plan
 from tests.faults.model.play import Agent, Answer, Collected, How
-from tests.faults.model.protocol import Life, Steps
+from tests.faults.model.protocol import Steps
 from tests.faults.model.rule import Rule
 from tests.faults.model.world import Away, Broken, Bug, Fault, World
 from tests.faults.oracle import Found, JobSeen
@@ -21,7 +21,19 @@ __all__ = ["Imagined"]
 class Process:
     """`play.Agent` around a generator."""
 
-    __slots__ = ("_args", "_gen", "_side", "_work", "heart", "name", "owner", "pending", "ready_at", "stopping")
+    __slots__ = (
+        "_args",
+        "_gen",
+        "_side",
+        "_work",
+        "carries",
+        "heart",
+        "name",
+        "owner",
+        "pending",
+        "ready_at",
+        "stopping",
+    )
 
     def __init__(self, side: "Imagined", name: str, owner: Agent | None = None) -> None:
         self.name = name
@@ -30,6 +42,7 @@ class Process:
         self.stopping = False
         self.heart: Agent | None = None
         self.owner = owner
+        self.carries: tuple[int, int] | None = None
         self._side = side
         self._work: Callable[..., Any] = side.world.nothing
         self._args: list[Any] = []
@@ -39,6 +52,11 @@ class Process:
         self._gen = steps
         self.pending, self._work, *self._args = next(steps)
         return self
+
+    @property
+    def about(self) -> int:
+        """The archive id of a call to the archive."""
+        return int(self._args[0])
 
     def resume(self, how: How) -> None:
         gen = self._gen
@@ -79,8 +97,12 @@ class Process:
                 self._work(*self._args)
             except Fault as fault:
                 return self._gen.throw(fault)
+        elif how in {How.HALF, How.SLOW}:
+            rests = self._side.world.copy_half(*self._args, how is How.SLOW)
+            self._side.under_way += [(rest, [], self._args[0]) for rest in rests]
         elif how is How.LATE:
-            self._side.under_way.append((self._work, self._args))
+            file_id = self._args[0] if self.pending != "catalogue.register" else 0
+            self._side.under_way.append((self._work, self._args, file_id))
         return self._gen.throw(Bug() if how is How.BUG else error)
 
     def kill(self) -> None:
@@ -89,9 +111,9 @@ class Process:
             self.heart = None
         self.pending = None
 
-    def start_heart(self, life: Life) -> Callable[[], None]:
+    def start_heart(self, beats: Callable[[protocol.Process], Steps]) -> Callable[[], None]:
         heart = Process(self._side, f"{self.name} heart", self)
-        heart.begin(protocol.beat(life, heart))
+        heart.begin(beats(heart))
         self.heart = heart
 
         def join() -> None:
@@ -108,15 +130,12 @@ class Imagined:
     def __init__(self, plan: Plan, off: Rule | None = None) -> None:
         self.plan = plan
         self.world = World(plan, off)
+        self.mono = 0.0
         self.answers = [Answer() for _ in plan.clients]
         #: Requests that arrive late.
-        self.under_way: list[tuple[Callable[..., Any], list[Any]]] = []
+        self.under_way: list[tuple[Callable[..., Any], list[Any], int]] = []
 
-    @property
-    def mono(self) -> float:
-        return self.world.mono
-
-    def start(self, role: str, number: int, name: str) -> Agent:
+    def start(self, role: str, number: int, name: str, keep_s: float = 0.0) -> Agent:
         process = Process(self, name)
         world = self.world
         if role == "server":
@@ -125,11 +144,14 @@ class Imagined:
             return process.begin(protocol.work(world, process, name))
         if role == "sweeper":
             return process.begin(protocol.sweeping(world, process))
-        return process.begin(protocol.sweep(world, {}, 0.0))
+        if role == "gc":
+            return process.begin(protocol.retain(world, keep_s))
+        return process.begin(protocol.sweep(world, protocol.Watch(), 0.0))
 
     def advance(self, seconds: float) -> None:
         self.world.mono += seconds
         self.world.now += seconds
+        self.mono = self.world.mono
 
     def jump(self, seconds: float) -> None:
         self.world.now += seconds
@@ -151,7 +173,7 @@ class Imagined:
         return len(self.under_way)
 
     def deliver(self, place: int) -> None:
-        work, args = self.under_way.pop(place)
+        work, args, _ = self.under_way.pop(place)
         if work == self.world.store:
             # The archive takes what arrives for whole: its writer died on the way.
             self.world.objects[args[0]] = args[1][:2]
@@ -159,11 +181,24 @@ class Imagined:
         with suppress(Fault):
             work(*args)
 
+    def whose(self, file_id: int) -> int:
+        return self.world.ids[file_id].job_id
+
+    def epoch(self, job_id: int) -> int:
+        return self.world.jobs[job_id].epoch
+
+    def forget_registrations(self) -> None:
+        self.under_way = [late for late in self.under_way if late[0] != self.world.register]
+
+    def forget_late(self, file_id: int) -> None:
+        self.under_way = [late for late in self.under_way if late[2] != file_id]
+        self.world.rests = {source: rest for source, rest in self.world.rests.items() if rest[0] != file_id}
+
     def refuse_all(self, *, refuses: bool) -> None:
         self.world.refuses_all = refuses
 
     def phases(self) -> dict[int, tuple[str, str]]:
-        return {job_id: (job.phase, job.path) for job_id, job in self.world.jobs.items()}
+        return {job_id: (job.phase, "" if job.unclean else job.path) for job_id, job in self.world.jobs.items()}
 
     def retry(self, job_id: int) -> None:
         self.world.retry(job_id)
@@ -186,6 +221,7 @@ class Imagined:
                 state=job.state,
                 reason=job.reason,
                 staged=job.path,
+                expired=job.expired,
                 ids=ids[job_id],
             )
             for job_id, job in world.jobs.items()

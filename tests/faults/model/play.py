@@ -37,8 +37,8 @@ PAUSES_S = (6.0, 31.0, 31.0, 700.0)
 ENOUGH = 300
 #: What the job of another system is called.
 FOREIGN_JOB = 5
-#: The HTTP status of a request that was answered well, and of one that is not sent again.
-OK, REFUSED = 200, 400
+#: The HTTP status of a request that was answered well, of one whose job is to be asked for, and of one that is not sent again.
+OK, UNCONFIRMED, REFUSED = 200, 202, 400
 
 
 class How(StrEnum):
@@ -52,6 +52,10 @@ class How(StrEnum):
     LOST = "is done, the answer is lost"
     #: It fails, and is done later.
     LATE = "fails, and will be done late"
+    #: Half of it is done, and it fails.
+    HALF = "is done by half, and fails"
+    #: The rest is done late, when the same is asked for again at the latest.
+    SLOW = "is done by half, and fails; the rest will be done late"
     #: The archive keeps something else.
     SPOILT = "is answered well, and keeps something else"
     #: An error that nobody expects.
@@ -67,16 +71,19 @@ class How(StrEnum):
 #: What can go wrong with any call, and with some.
 ANY = (How.DOWN, How.LOST, How.DIES, How.DIES_AFTER, How.FREEZES, How.DOWN, How.LOST, How.BUG)
 SOME = {
-    "archive.adopt": (*ANY, How.LATE, How.LATE),
+    "archive.adopt": (*ANY, How.LATE, How.LATE, *[How.HALF, How.SLOW] * 3),
     "archive.store": (*ANY[:-1], How.LATE, How.LATE, How.SPOILT, How.SPOILT),
     "catalogue.register": (*ANY, How.LATE, How.LATE),
     "jobs.beat": (How.DOWN, How.LOST, How.DIES, How.FREEZES),
 }
+SPECIAL = frozenset({How.LATE, How.HALF, How.SLOW, How.SPOILT})
+#: How likely a removal from the archive goes wrong; they are few.
+FAULT_OF_REMOVAL = 0.5
 LOOKING = frozenset({"jobs.claim_any", "jobs.held", "jobs.unclaimed", "jobs.leftovers"})
 #: A pause: what can happen there can happen at the next call as well.
 PAUSES = frozenset({"worker.hint", "worker.idle", "sweeper.pause"})
 #: What is no call to the outside: only its process can end there.
-INSIDE = frozenset({"heart.wait", "client.answer"})
+INSIDE = frozenset({"heart.wait", "server.pause", "client.answer"})
 INSIDE_FAULTS = (How.DIES, How.FREEZES)
 
 
@@ -86,6 +93,8 @@ class Agent(Protocol):
     name: str
     #: The call; None when the process ended.
     pending: str | None
+    #: The job and the epoch that it carries.
+    carries: tuple[int, int] | None
     #: When it goes on, in seconds of the monotonic clock.
     ready_at: float
     #: Whether it was asked to stop.
@@ -93,6 +102,11 @@ class Agent(Protocol):
     #: What beats beside it, and whose heart it is itself.
     heart: "Agent | None"
     owner: "Agent | None"
+
+    @property
+    def about(self) -> int:
+        """The archive id of a call to the archive."""
+        ...
 
     def resume(self, how: How) -> None:
         """Take the step."""
@@ -109,12 +123,12 @@ class Answer:
 
     status: int | None = None
     job_id: int | None = None
-    #: All jobs that requests of this client were answered with.
+    #: All jobs that requests of this client were answered with 200 for: after a 202, nobody knows whether there is one.
     jobs: set[int] = field(default_factory=set)
 
     def told(self, status: int | None, job_id: int | None = None) -> None:
         """The last word counts, but what was answered well stays so."""
-        if job_id is not None:
+        if job_id is not None and status == OK:
             self.jobs.add(job_id)
         if self.status != OK:
             self.status, self.job_id = status, job_id
@@ -136,14 +150,11 @@ class Side(Protocol):
 
     plan: Plan
     answers: list[Answer]
+    #: The monotonic clock.
+    mono: float
 
-    @property
-    def mono(self) -> float:
-        """The monotonic clock."""
-        ...
-
-    def start(self, role: str, number: int, name: str) -> Agent:
-        """Start a process."""
+    def start(self, role: str, number: int, name: str, keep_s: float = 0.0) -> Agent:
+        """Start a process; `gc` removes what is older than `keep_s`."""
         ...
 
     def advance(self, seconds: float) -> None:
@@ -178,12 +189,28 @@ class Side(Protocol):
         """One of them arrives."""
         ...
 
+    def whose(self, file_id: int) -> int:
+        """The job of an archive id."""
+        ...
+
+    def epoch(self, job_id: int) -> int:
+        """How often a job changed hands."""
+        ...
+
+    def forget_registrations(self) -> None:
+        """No registration is on its way any more."""
+        ...
+
+    def forget_late(self, file_id: int) -> None:
+        """No request that sends something under an id is on its way any more."""
+        ...
+
     def refuse_all(self, *, refuses: bool) -> None:
         """Policy changes its mind."""
         ...
 
     def phases(self) -> dict[int, tuple[str, str]]:
-        """Job → phase and path."""
+        """Job → phase and path; a bundle that is being removed has none."""
         ...
 
     def retry(self, job_id: int) -> None:
@@ -191,7 +218,7 @@ class Side(Protocol):
         ...
 
     def force(self, job_id: int, state: str) -> None:
-        """The administrator overwrites a job's state."""
+        """The administrator overwrites a job's state: FAILED, OK, or DONE, which is OK in the last step at 100 percent."""
         ...
 
     def unclean(self) -> bool:
@@ -222,6 +249,7 @@ class Result:
     Attributes:
         steps: what was done while faults could happen; can be played again.
         trace: every step of every process, in words.
+        standing: who stands before which call until when, at the moment when the faults stop.
         ends: the evidence, when nothing moves any more and after the operator's retry.
         wrong: what the oracle said.
 
@@ -229,6 +257,7 @@ class Result:
 
     steps: list[Step]
     trace: list[tuple[str, str | None, str]]
+    standing: list[tuple[str, str | None, float]]
     ends: list[Evidence]
     wrong: list[tuple[Wrong, str]]
 
@@ -251,7 +280,16 @@ EVENTS: tuple[tuple[str, Sequence[float]], ...] = (
     ("retry", (0, 1)),
     ("force", (0, 1)),
     ("wake", (0, 1)),
+    ("call done", (0, 1)),
     ("recover", (0,)),
+    ("gc", (0.0, 0.0, 60.0)),
+)
+#: Where little is kept for long.
+SHORT_EVENTS = (
+    *EVENTS,
+    *EVENTS[-1:] * 6,
+    *EVENTS[:2],
+    *(event for event in EVENTS if event[0] in {"force", "call done", "retry"}),
 )
 
 
@@ -268,6 +306,11 @@ class Play:
         self.trace: list[tuple[str, str | None, str]] = []
         self.taken: list[Step] = []
         self.flipped = self.refuses = False
+        self.given_up = False
+        #: Uploads that somebody called done before they were.
+        self.called_done: set[int] = set()
+        #: A server went on after an upload was given up, and may have left something that no sweep looks for.
+        self.woke_late = False
         #: What is wrong beside what the oracle judges.
         self.beside: list[tuple[Wrong, str]] = []
         self.excused = self.plan.retry_for_s < FOR_EVER
@@ -278,11 +321,11 @@ class Play:
         for role in (*("server" for _ in self.plan.clients), "worker", "worker", "sweeper"):
             self.start(role)
 
-    def start(self, role: str) -> Agent:
+    def start(self, role: str, keep_s: float = 0.0) -> Agent:
         number = self.count.get(role, 0)
         self.count[role] = number + 1
         name = f"{role}{number}"
-        agent = self.side.start(role, number, name)
+        agent = self.side.start(role, number, name, keep_s)
         self.agents[name] = agent
         return agent
 
@@ -294,31 +337,54 @@ class Play:
             for step in self.draw() if self.given is None else self.given:
                 if self.apply(step):
                     self.taken.append(step)
+            standing = [(agent.name, agent.pending, agent.ready_at) for agent in self.present()]
             ends = list(self.end())
         finally:
             self.side.close()
         wrong = [found for evidence in ends for found in judge(evidence)] + self.beside
-        return Result(steps=self.taken, trace=self.trace, ends=ends, wrong=wrong)
+        return Result(steps=self.taken, trace=self.trace, standing=standing, ends=ends, wrong=wrong)
+
+    def present(self) -> Iterator[Agent]:
+        """Who is there, awake or not."""
+        for agent in (*self.agents.values(), *self.frozen.values()):
+            yield agent
+            if agent.heart is not None:
+                yield agent.heart
 
     def draw(self) -> Iterator[Step]:
         """Whatever the seed says."""
         chance = self.rng.random
+        events = SHORT_EVENTS if self.plan.keeps_short else EVENTS
         for _ in range(self.plan.steps):
             if chance() < EVENT:
-                what, amounts = EVENTS[int(chance() * len(EVENTS))]
+                what, amounts = events[int(chance() * len(events))]
                 yield Step("", what, amounts[int(chance() * len(amounts))])
                 continue
             agent = self.next()
             if agent is None:
                 yield Step("", "time", (2.0, 6.0, 31.0)[int(chance() * 3)])
                 continue
-            is_safe = not self.budget or (self.plan.calm_uploads and agent.name.startswith("server"))
+            is_spent = self.budget <= 0 and not agent.name.startswith("gc")  # it runs late, and rarely meets a fault
+            is_safe = is_spent or (self.plan.calm_uploads and agent.name.startswith("server"))
             yield Step(agent.name, How.OK if is_safe else self.draw_fault(agent.pending or ""))
+        if self.plan.keeps_short:
+            yield from self.draw_gc()
+
+    def draw_gc(self) -> Iterator[Step]:
+        """At last, when there is most to remove."""
+        yield Step("", "time", 700.0)
+        yield Step("", "gc", 0.0)
+        name = f"gc{self.count['gc'] - 1}"
+        while name in self.agents:
+            yield Step(name, self.draw_fault(self.agents[name].pending or ""))
 
     def draw_fault(self, call: str) -> How:
         """Whether a call goes wrong, and how."""
         chance = self.rng.random
-        if call in PAUSES or chance() >= (FAULT_OF_LOOKING if call in LOOKING else self.plan.fault):
+        if call in PAUSES:
+            return How.OK
+        likely = FAULT_OF_LOOKING if call in LOOKING else self.plan.fault
+        if chance() >= (FAULT_OF_REMOVAL if call == "archive.remove" else likely):
             return How.OK
         ways = INSIDE_FAULTS if call in INSIDE else SOME.get(call, ANY)
         return ways[int(chance() * len(ways))]
@@ -326,7 +392,7 @@ class Play:
     def next(self) -> Agent | None:
         """Mostly the same process as before; None when all wait."""
         agent, chance = self.last, self.rng.random
-        if agent is not None and self.is_here(agent) and self.is_ready(agent) and chance() >= SWITCH:
+        if agent is not None and self.is_ready(agent) and self.is_here(agent) and chance() >= SWITCH:
             return agent
         ready = self.ready()
         if not ready:
@@ -343,11 +409,12 @@ class Play:
     def ready(self) -> list[Agent]:
         """Who can go on."""
         found = []
+        mono, hints = self.side.mono, self.side.hints()
         for agent in self.agents.values():
-            if self.is_ready(agent):
+            if agent.ready_at <= mono and (hints or agent.pending != "worker.hint"):
                 found.append(agent)
             heart = agent.heart
-            if heart is not None and self.is_ready(heart):
+            if heart is not None and heart.ready_at <= mono:
                 found.append(heart)
         return found
 
@@ -359,12 +426,15 @@ class Play:
         """Do it; False when it cannot be done here."""
         if not step.who:
             return self.event(step.what, step.amount)
-        agent = self.agents.get(step.who.removesuffix(" heart"))
-        if agent is not None and step.who.endswith(" heart"):
-            agent = agent.heart
+        agent = self.agents.get(step.who)
+        if agent is None and step.who.endswith(" heart"):
+            owner = self.agents.get(step.who[: -len(" heart")])
+            agent = owner and owner.heart
         if agent is None or not self.is_ready(agent):
             return False
         how = step.what if isinstance(step.what, How) else How(step.what)
+        if how in SPECIAL and how not in SOME.get(agent.pending or "", ()):
+            return False
         if how is not How.OK:
             self.budget -= 1
             self.excused |= how is How.BUG
@@ -374,6 +444,12 @@ class Play:
     def go(self, agent: Agent, how: How) -> None:
         """Let one process take its next step."""
         self.trace.append((agent.name, agent.pending, how))
+        if agent.pending == "jobs.take_over":
+            self.given_up = True
+        elif self.given_up and agent.name.startswith("server"):
+            self.woke_late = True
+        elif agent.name.startswith("gc"):
+            self.outlive(agent)
         process = agent.owner or agent
         if how is How.FREEZES:
             self.frozen[process.name] = self.agents.pop(process.name)
@@ -389,6 +465,27 @@ class Play:
             if self.frozen.pop(process.name, None) is None:
                 self.replace(process)
 
+    def outlive(self, agent: Agent) -> None:
+        """What `gc` looks at ended days ago: nobody who lost such a job goes on with it, and nothing is on its way."""
+        if agent.pending == "jobs.expired":
+            self.side.forget_registrations()
+            self.end_late_owners(lambda other, _: other.pending == "catalogue.register")
+        elif agent.pending == "archive.remove":
+            self.side.forget_late(agent.about)
+            mine = self.side.whose(agent.about)
+            self.end_late_owners(lambda _, job_id: job_id == mine)
+
+    def end_late_owners(self, is_meant: Callable[[Agent, int], bool]) -> None:
+        """Those who carry a job that others took."""
+        for agent in [*self.agents.values(), *self.frozen.values()]:
+            if agent.carries is None or not is_meant(agent, agent.carries[0]):
+                continue
+            if agent.carries[1] < self.side.epoch(agent.carries[0]):
+                agent.kill()
+                if self.frozen.pop(agent.name, None) is None:
+                    del self.agents[agent.name]
+                    self.replace(agent)
+
     def replace(self, process: Agent) -> None:
         """Who ended has a successor, but for what is done once."""
         role = process.name.rstrip("0123456789")
@@ -400,13 +497,19 @@ class Play:
     def send_again(self, name: str) -> None:
         """A client with a key that got no answer sends again, once."""
         number = int(name.removeprefix("server"))
-        if self.plan.keyed[number] and self.side.answers[number].status not in {OK, REFUSED}:
+        if self.plan.keyed[number] and self.side.answers[number].status not in {OK, UNCONFIRMED, REFUSED}:
             again = f"{name} again"
             self.agents[again] = self.side.start("server", number, again)
 
     def event(self, what: str, amount: float) -> bool:
         """Something happens in the world; False when it cannot."""
+        if not self.happens(what, amount):
+            return False
         self.trace.append(("", what, str(amount)))
+        return True
+
+    def happens(self, what: str, amount: float) -> bool:
+        """Let it happen; False when it cannot."""
         if what == "time":
             self.side.advance(amount)
         elif what == "clock":
@@ -419,6 +522,8 @@ class Play:
             self.side.refuse_all(refuses=self.refuses)
         elif what == "recover":
             self.start("recover")
+        elif what == "gc":
+            self.start("gc", amount)
         elif what in {"lose", "double", "late"}:
             return self._on_its_way(what, int(amount))
         elif what in {"stop", "thaw"}:
@@ -453,10 +558,17 @@ class Play:
         job_id, (phase, path) = jobs[place]
         if what == "retry" and phase in {"failed", "ready"} and path:
             self.side.retry(job_id)
-        elif what == "force" and phase not in {"done", "receiving"}:
+        elif what == "force" and (phase != "done" or path):
             self.excused = True
+            self.given_up |= phase == "receiving"
             self.side.force(job_id, "FAILED")
-        elif what == "wake" and phase == "failed" and path:
+        elif what == "call done" and phase != "done" and (phase == "receiving" or path):
+            self.excused = True
+            if phase == "receiving":
+                self.given_up = True
+                self.called_done.add(job_id)
+            self.side.force(job_id, "DONE")
+        elif what == "wake":
             self.side.force(job_id, "OK")
         else:
             return False
@@ -474,9 +586,17 @@ class Play:
             self.agents[name] = agent
             self.until_idle(agent)
         self.settle()
+        for job_id, (phase, path) in sorted(self.side.phases().items()):
+            if phase == "done" and path:
+                # It was called done by hand, and may be anything.
+                self.side.force(job_id, "FAILED")
         yield self.evidence(is_last=False)
+        if self.plan.keeps_short:
+            self.start("gc")
+            self.settle()
+            yield self.evidence(is_last=False)
         self.side.refuse_all(refuses=False)
-        for job_id, (phase, path) in self.side.phases().items():
+        for job_id, (phase, path) in sorted(self.side.phases().items()):
             if phase == "failed" and path:
                 self.side.retry(job_id)
         self.settle()
@@ -501,7 +621,7 @@ class Play:
     def is_quiet(self) -> bool:
         """Whether nothing is left to do."""
         over = all(phase in {"done", "failed"} for phase, _ in self.side.phases().values())
-        alive = any(agent.name.startswith(("server", "recover")) for agent in self.agents.values())
+        alive = any(agent.name.startswith(("server", "recover", "gc")) for agent in self.agents.values())
         return over and not alive and not self.side.unclean()
 
     def evidence(self, *, is_last: bool) -> Evidence:
@@ -510,10 +630,10 @@ class Play:
         registered = {job_id for job_id, _ in found.transactions}
         self.look_for_sources(found)
         self.look_for_twins(found)
-        if self.woke_late():
-            # `recover` removes the part, a day later; a whole file could be a stranger's, and is left to the operator.
+        if self.woke_late:
+            # `recover` removes it, a day later: also what a server began after an operator had ended the upload.
             for job_id, job in found.jobs.items():
-                if job.phase == "failed" and not job.staged:
+                if (job.phase == "failed" or job_id in self.called_done) and not job.staged:
                     for name in [name for name in found.staged if name.startswith(f"{job_id}.")]:
                         del found.staged[name]
         return Evidence(
@@ -524,15 +644,6 @@ class Play:
             objects=found.objects,
             staged=found.staged,
         )
-
-    def woke_late(self) -> bool:
-        """Whether a server went on after an upload was given up, and may have left something that no sweep looks for."""
-        given_up = False
-        for name, call, _ in self.trace:
-            given_up = given_up or call == "jobs.take_over"
-            if given_up and name.startswith("server") and "heart" not in name:
-                return True
-        return False
 
     def look_for_twins(self, found: Collected) -> None:
         """What is sent again with its key is one job."""
@@ -545,7 +656,7 @@ class Play:
     def look_for_sources(self, found: Collected) -> None:
         """A file that is to be moved is where it was, or in the archive, and not in both when its job is done."""
         there = set(found.objects.values())
-        done = {job_id for job_id, job in found.jobs.items() if job.phase == "done"}
+        done = {job_id for job_id, job in found.jobs.items() if job.phase == "done"} - self.called_done
         for number, is_move in enumerate(self.plan.moves):
             for name in FILES if is_move else ():
                 is_here = source_of(number, name) in found.sources
@@ -561,6 +672,9 @@ class Play:
         if not is_last and (self.excused or (self.flipped and answer.job_id not in registered)):
             fails = None
         files = {name: content_of(number, name) for name in FILES}
+        if answer.status == UNCONFIRMED and answer.job_id in self.called_done:
+            # That it is done is all that this client is told.
+            return Sent(files=files, body=body_of(number), status=None, job_id=None, fails=fails)
         return Sent(files=files, body=body_of(number), status=answer.status, job_id=answer.job_id, fails=fails)
 
 

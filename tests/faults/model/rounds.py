@@ -17,9 +17,10 @@ from tests.faults.model.mutants import MUTANTS
 from tests.faults.model.plan import plan
 from tests.faults.model.play import Play, Result, Step, shrink
 from tests.faults.model.rule import Rule
+from tests.faults.model.sql import SqlService, on_sqlite
 from tests.faults.oracle import Evidence
 
-__all__ = ["Tally", "Violation", "compare", "model", "reds", "service", "short", "told", "tour"]
+__all__ = ["Tally", "Violation", "compare", "model", "on_sql", "reds", "service", "short", "told", "tour"]
 
 #: Schedules that one process plays before it tells.
 BATCH = 500
@@ -73,17 +74,29 @@ def service(seed: int, off: Rule | None = None, steps: Iterable[Step] | None = N
         return Play(Real(plan(seed), folder, changed), steps).run()
 
 
+def on_sql(seeds: Iterable[int], kind: type[Service] = SqlService) -> Iterator[tuple[int, Result, Result]]:
+    """Play schedules on the model and on the service with its real job store; gives the seed and both results."""
+    with on_sqlite(kind) as folder:
+        for seed in seeds:
+            imagined = model(seed)
+            yield seed, imagined, Play(Real(plan(seed), folder, kind), imagined.steps).run()
+
+
 def compare(imagined: Result, real: Result) -> Iterator[str]:
     """Where model and service are not the same: the first call, or the end."""
     both = zip(imagined.trace, real.trace, strict=False)
-    differing = next((place for place, (one, other) in enumerate(both) if one != other), None)
+    differing = None
+    if imagined.trace != real.trace:
+        differing = next((place for place, (one, other) in enumerate(both) if one != other), None)
     if differing is not None:
         yield f"step {differing}: the model takes {imagined.trace[differing]}, the service {real.trace[differing]}"
     elif len(imagined.trace) != len(real.trace):
         yield f"the model takes {len(imagined.trace)} steps, the service {len(real.trace)}"
+    elif imagined.standing != real.standing:
+        yield f"when the faults stop, the model stands before {imagined.standing}, the service before {real.standing}"
     else:
-        for one, other in zip(map(_plain, imagined.ends), map(_plain, real.ends), strict=True):
-            if one != other:
+        for one, other in zip(imagined.ends, real.ends, strict=True):
+            if one != other and _plain(one) != _plain(other):
                 yield f"the model ends with {one}, the service with {other}"
 
 
@@ -134,7 +147,8 @@ def _batch(first: int, schedules: int, on_service: int) -> Tally:
             tally.ended.update(str(job.phase) for job in imagined.ends[0].jobs.values())
             _note(tally, seed, "model", imagined)
             if seed < first + on_service:
-                real = Play(Real(plan(seed), folder)).run()
+                # The same steps are not drawn again.
+                real = Play(Real(plan(seed), folder), imagined.steps).run()
                 tally.schedules["service"] += 1
                 _note(tally, seed, "service", real)
                 differing = tuple(compare(imagined, real))

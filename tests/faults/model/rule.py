@@ -26,6 +26,10 @@ class Rule(StrEnum):
     ROW_BEFORE_ANSWER = "the row says READY before the answer"
     #: A server that woke up late accepts a body that was thrown away.
     UPLOAD_OWNER = "only the owner of an upload can complete it"
+    #: A client that was refused finds its bundle registered, and sent it again.
+    CONFIRM = "an upload whose commit is unclear is asked for again, and never called refused"
+    #: The same, for a job that was over before it was asked for again.
+    ACCEPTED = "what was accepted is known by its history, as its row may tell of its end already"
     #: One bundle becomes two jobs.
     KEY_ONCE = "a request that is sent again with its key is the same job"
     # --- owning
@@ -45,6 +49,8 @@ class Rule(StrEnum):
     INTENT_FIRST = "an intent is committed before bytes are sent"
     #: Objects that no list calls garbage.
     ABANDON = "what an earlier attempt left goes on the garbage list"
+    #: An object of ours that no list calls garbage.
+    VOID = "only an id that surely holds nothing of ours is let go instead of listed"
     #: A request that was carried out late destroys what was read back well.
     BYTES_ONCE = "an id is sent bytes at most once"
     #: Two files under one id.
@@ -55,6 +61,10 @@ class Rule(StrEnum):
     READ_BACK = "what was sent is read back"
     #: A file that was moved is looked for where it was.
     BOTH_SIDES = "what became of an unclear move is told by what is left on both sides"
+    #: A file that the archive copied half-way is waited for, for ever.
+    GIVE_UP = "an id under which a part of a moved file stands still is given up"
+    #: A file that an old request moved after all is looked for where it was, for ever.
+    TAKE_BACK = "what an old request moved under an id that was given up is taken back"
     # --- registering
     #: What is registered is judged again, and fails.
     FREEZE = "what may be registered is only registered, never judged again"
@@ -78,5 +88,12 @@ class Rule(StrEnum):
     STILL_THE_SAME = "only a job that did not move since it was read is taken over"
     #: A staged file for ever.
     SWEEP_CLEANS = "the sweep removes the staged file of a job that is done"
+    # --- keeping
+    #: The sources of a move are gone, and so is what it archived; what is registered becomes garbage.
+    ONLY_COPY = "a bundle is not given up when something would be lost with it"
+    #: A job that was tried again loses its bundle.
+    STILL_ENDED = "only a job that did not move since it was read is given up"
+    #: What could not be removed is on no list any more.
+    GONE_BEFORE_REMOVED = "garbage leaves the list when it surely is gone"
     #: A clock that was set back holds a job for ever.
     NEVER_THAT_LONG = "a time to go on at that is too far away is taken for past"

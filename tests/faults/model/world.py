@@ -29,6 +29,7 @@ __all__ = [
     "Job",
     "Refused",
     "Stopping",
+    "Unconfirmed",
     "World",
 ]
 
@@ -47,6 +48,14 @@ class Fault(Exception):
 
 class Away(Fault):
     """Try again later."""
+
+
+class Unconfirmed(Away):
+    """Nobody knows whether an upload was accepted."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
 
 
 class Broken(Fault):
@@ -93,9 +102,14 @@ class Job:
     lost_owners: int = 0
     frozen: bool = False
     path: str = ""
+    accepted: bool = False
     is_move: bool = False
     user: str = ""
     unclean: bool = False
+    #: When clients were told something for the last time.
+    updated: float = 0.0
+    #: Its bundle was given up, as it was kept long enough.
+    expired: bool = False
     state: str = "OK"
     complete: bool = False
     reason: str = ""
@@ -122,6 +136,7 @@ class Seen(NamedTuple):
     path: str
     lost_owners: int
     is_move: bool
+    frozen: bool
 
 
 @dataclass(slots=True)
@@ -130,11 +145,13 @@ class Id:
 
     job_id: int
     seq: int
+    #: Since when it is what it is.
+    noted: float
     state: str = "intent"
 
 
 def _seen(job: Job) -> Seen:
-    return Seen(job.job_id, job.phase, job.epoch, job.heartbeat, job.path, job.lost_owners, job.is_move)
+    return Seen(job.job_id, job.phase, job.epoch, job.heartbeat, job.path, job.lost_owners, job.is_move, job.frozen)
 
 
 @dataclass(slots=True)
@@ -150,6 +167,10 @@ class World:
     staged: dict[str, str] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    #: Job → place → how much of a source that was checked an attempt found in the archive, None when none found a part.
+    noted: dict[int, dict[int, int | None]] = field(default_factory=dict)
+    #: Source → under which id, and what the archive still does with it.
+    rests: dict[str, tuple[int, list[Callable[[], None]]]] = field(default_factory=dict)
     objects: dict[int, str] = field(default_factory=dict)
     transactions: dict[int, list[tuple[str, int, str]]] = field(default_factory=dict)
     hints: list[int] = field(default_factory=list)
@@ -173,22 +194,24 @@ class World:
         if job_id in self.jobs and self.off is not Rule.JOB_ID_ONCE:
             return False
         row = {"worker": worker, "user": user, "is_move": is_move, "not_before": self.now, "hinted": self.now}
-        self.jobs[job_id] = Job(job_id, "receiving", **row)  # type: ignore[arg-type]
+        self.jobs[job_id] = Job(job_id, "receiving", updated=self.now, **row)  # type: ignore[arg-type]
         return True
 
     def receiving(self, job_id: int, worker: str) -> None:
         self._upload(job_id, worker).heartbeat += 1
 
     def accept(self, job_id: int, worker: str, path: str, key: str) -> int:
-        if job_id in self.jobs and self.jobs[job_id].path == path:
+        known = self.jobs.get(job_id)
+        if known and (known.path == path if self.off is Rule.ACCEPTED else known.accepted):
             return job_id
         job = self._upload(job_id, worker)
         if key and self.off is not Rule.KEY_ONCE:
             first = self.keys.setdefault(key, job_id)
             if first != job_id:
                 return first
-        job.phase, job.worker, job.path = "ready", "", path
+        job.phase, job.worker, job.path, job.accepted = "ready", "", path, True
         self._due_now(job)
+        self._tell(job, "OK")
         return job_id
 
     def refuse(self, job_id: int, worker: str) -> None:
@@ -205,9 +228,8 @@ class World:
     def _due_now(self, job: Job) -> None:
         job.not_before = job.hinted = self.now
 
-    @staticmethod
-    def _tell(job: Job, state: str, reason: str = "", *, complete: bool = False) -> None:
-        job.state, job.reason, job.complete = state, reason, complete
+    def _tell(self, job: Job, state: str, reason: str = "", *, complete: bool = False) -> None:
+        job.state, job.reason, job.complete, job.updated = state, reason, complete, self.now
 
     # --- the database: owners
 
@@ -218,6 +240,9 @@ class World:
         if self.off is not Rule.NEW_EPOCH:
             job.epoch += 1
         job.phase, job.worker, job.heartbeat = "running", worker, 0
+        if job.failing:
+            since, step = job.failing
+            job.failing = (min(since + max(self.now - job.not_before, 0), self.now), step)
         return Claim(job_id, job.epoch, job.frozen, job.path, job.user, job.is_move)
 
     def claim_any(self, worker: str) -> Claim | None:
@@ -277,7 +302,7 @@ class World:
         ours = set()
         for seq, file_id in wanted.items():
             if file_id not in self.ids or self.off is Rule.ID_ONCE:
-                self.ids[file_id] = Id(claim.job_id, seq)
+                self.ids[file_id] = Id(claim.job_id, seq, self.now)
                 ours.add(seq)
         return ours
 
@@ -289,18 +314,56 @@ class World:
             if found and (found.job_id, found.state) == (claim.job_id, "intent"):
                 found.state = "archived"
 
-    def abandon(self, claim: Claim) -> None:
+    def abandon(self, claim: Claim, file_ids: Iterable[int] | None = None) -> None:
         self.own(claim)
-        for found in self.ids.values():
-            if (found.job_id, found.state) == (claim.job_id, "intent"):
-                found.state = "garbage"
+        for file_id, found in self.ids.items():
+            is_meant = file_ids is None or file_id in file_ids
+            if is_meant and (found.job_id, found.state) == (claim.job_id, "intent"):
+                found.state, found.noted = "garbage", self.now
+
+    def void(self, claim: Claim, file_ids: Iterable[int]) -> None:
+        self.own(claim)
+        for file_id in file_ids:
+            found = self.ids.get(file_id)
+            if found and (found.job_id, found.state) == (claim.job_id, "intent"):
+                found.state, found.noted = "void", self.now
+
+    def take_back(self, claim: Claim, file_id: int) -> None:
+        job = self.own(claim)
+        job.failing, job.lost_owners = None, 0
+        found = self.ids[file_id]
+        if (found.job_id, found.state) != (claim.job_id, "garbage"):
+            return
+        for other in self.ids.values():
+            if (other.job_id, other.seq, other.state) == (claim.job_id, found.seq, "intent"):
+                other.state, other.noted = "garbage", self.now
+        found.state = "archived"
 
     def file_ids(self, job_id: int, state: str = "archived") -> dict[int, int]:
         wanted = (job_id, state)
         return {found.seq: file_id for file_id, found in self.ids.items() if (found.job_id, found.state) == wanted}
 
-    def note_sources(self, claim: Claim) -> None:
+    def given_up(self, job_id: int) -> dict[int, list[int]]:
+        places: dict[int, list[int]] = {}
+        for file_id, found in sorted(self.ids.items(), reverse=True):
+            if (found.job_id, found.state) == (job_id, "garbage"):
+                places.setdefault(found.seq, []).append(file_id)
+        return places
+
+    def note_sources(self, claim: Claim, seqs: Iterable[int]) -> None:
         self.own(claim)
+        begun = self.file_ids(claim.job_id, "intent")
+        known = self.noted.setdefault(claim.job_id, {})
+        known.update({seq: None for seq in seqs if seq not in begun})
+
+    def known(self, job_id: int) -> dict[int, int | None]:
+        return dict(self.noted.get(job_id, {}))
+
+    def note_part(self, claim: Claim, seq: int, size: int) -> None:
+        job, part = self.own(claim), self.noted[claim.job_id][seq]
+        if size > (part or 0) and seq not in self.given_up(claim.job_id):
+            self.own(claim).failing = None
+        self.noted[job.job_id][seq] = size
 
     def freeze(self, claim: Claim, files: int) -> None:
         self.own(claim)
@@ -313,7 +376,7 @@ class World:
     # --- the database: recovery and administration
 
     def held(self) -> list[Seen]:
-        return [_seen(job) for job in self.jobs.values() if job.phase in {"running", "receiving"}]
+        return [_seen(job) for _, job in sorted(self.jobs.items()) if job.phase in {"running", "receiving"}]
 
     def take_over(self, seen: Seen) -> bool:
         job = self.jobs.get(seen.job_id)
@@ -335,7 +398,7 @@ class World:
 
     def unclaimed(self, older_than_s: float) -> list[Seen]:
         jobs = [job for job in self.jobs.values() if self._is_due(job) and self._is_quiet(job, older_than_s)]
-        return [_seen(job) for job in sorted(filter(self._hint_is_due, jobs), key=lambda job: job.hinted)]
+        return [_seen(job) for job in sorted(filter(self._hint_is_due, jobs), key=lambda job: (job.hinted, job.job_id))]
 
     def _hint_is_due(self, job: Job) -> bool:
         waited, since_hint = abs(self.now - job.not_before), abs(self.now - job.hinted)
@@ -361,25 +424,67 @@ class World:
     def leftovers(self) -> list[Seen]:
         return [_seen(job) for _, job in sorted(self.jobs.items()) if job.unclean]
 
+    def expired(self, older_than_s: float) -> list[Seen]:
+        before = self.now - older_than_s
+        ended = [job for _, job in sorted(self.jobs.items()) if job.phase in {"failed", "done"} and job.path]
+        return [_seen(job) for job in ended if job.updated < before and not job.unclean]
+
+    def expire(self, seen: Seen) -> bool:
+        job = self.jobs.get(seen.job_id)
+        if job is None or job.unclean:
+            return False
+        if self.off is not Rule.STILL_ENDED and (job.epoch, job.phase) != (seen.epoch, seen.phase):
+            return False
+        job.epoch = seen.epoch + 1
+        job.unclean = job.expired = True
+        if seen.phase == "failed":
+            for found in self.ids.values():
+                if found.job_id == seen.job_id and found.state in {"intent", "archived"}:
+                    found.state, found.noted = "garbage", self.now
+        return True
+
+    def garbage(self, older_than_s: float) -> list[int]:
+        before = self.now - older_than_s
+        old = (id_ for id_, found in self.ids.items() if found.state == "garbage" and found.noted < before)
+        return sorted(id_ for id_ in old if not self._is_spared(self.jobs[self.ids[id_].job_id]))
+
+    @staticmethod
+    def _is_spared(job: Job) -> bool:
+        """What a move gave up may be the only copy."""
+        return job.is_move and (job.phase != "done" or (job.path != "" and not job.unclean))
+
+    def removed(self, file_id: int) -> None:
+        if self.ids[file_id].state == "garbage":
+            self.ids[file_id].state = "removed"
+
     def retry(self, job_id: int) -> None:
         job = self.jobs[job_id]
-        if job.phase in {"failed", "ready"}:
+        if job.phase in {"failed", "ready"} and not job.unclean:
             job.phase, job.failing, job.lost_owners = "ready", None, 0
             job.epoch += 1
             self._due_now(job)
             self._tell(job, "OK")
 
     def force(self, job_id: int, state: str) -> None:
-        """The administrator calls a job FAILED, or wakes it."""
+        """The administrator calls a job FAILED or done, or wakes it."""
         job = self.jobs[job_id]
-        if state == "FAILED":
-            job.phase, job.worker = "failed", ""
-            job.epoch += 1
-        elif job.phase == "failed":
-            job.phase, job.worker, job.lost_owners = "ready", "", 0
-            job.epoch += 1
-            self._due_now(job)
-        self._tell(job, state, "forced" if state == "FAILED" else "", complete=state == "FAILED")
+        end = {"FAILED": "failed", "DONE": "done"}.get(state)
+        if end is not None:
+            taken_back = end == "failed" and job.path and not job.unclean
+            if job.phase != "done" or taken_back:
+                job.unclean = job.unclean or job.phase == "receiving"
+                self._move(job, end)
+        elif state == "OK" and job.phase == "failed" and not job.unclean:
+            self._move(job, "ready")
+        elif state == "OK" and job.phase in {"failed", "done"}:
+            return  # refused
+        reason = "forced" if state == "FAILED" else ""
+        self._tell(job, "FAILED" if reason else "OK", reason, complete=end is not None)
+
+    def _move(self, job: Job, phase: str) -> None:
+        job.phase, job.worker, job.failing, job.lost_owners = phase, "", None, 0
+        job.epoch += 1
+        self._due_now(job)
 
     # --- the landing zone
 
@@ -397,7 +502,7 @@ class World:
             self.staged.pop(f"{path}.part", None)
             raise Conflict
         if f"{path}.part" not in self.staged:
-            raise Away
+            raise ClaimLost
         self.staged[path] = self.staged.pop(f"{path}.part")
 
     def remove(self, *paths: str) -> None:
@@ -425,10 +530,32 @@ class World:
         self.objects[file_id] = SPOILT if self.spoils else content
 
     def adopt(self, file_id: int, source: str) -> None:
-        """A source that is gone cannot be taken."""
+        """A source that is gone cannot be taken, also when an older request takes it first."""
+        for rest in self.rests.pop(source, (0, []))[1]:
+            rest()
         if source not in self.sources:
             raise Away
         self.objects[file_id] = self.sources.pop(source)
+
+    def copy_half(self, file_id: int, source: str, is_slow: bool) -> list[Callable[[], None]]:  # noqa: FBT001 (likewise)
+        """The archive copies between file systems, and is cut; returns what it does when it is only slow."""
+        if source not in self.sources:
+            return []
+        content = self.sources[source]
+        self.objects[file_id] = content[:2]
+
+        def rest() -> None:
+            self.objects[file_id] = content
+            self.sources.pop(source, None)
+
+        self.rests[source] = file_id, [rest] if is_slow else []
+        return self.rests[source][1]
+
+    def remove_object(self, file_id: int) -> None:
+        self.objects.pop(file_id, None)
+
+    def registered(self, file_ids: Iterable[int]) -> set[int]:
+        return {file_id for there in self.transactions.values() for _, file_id, _ in there}.intersection(file_ids)
 
     def digest(self, file_id: int) -> str:
         if file_id not in self.objects:
