@@ -21,6 +21,7 @@ __all__ = [
     "DB",
     "alone",
     "change",
+    "change_each",
     "connected",
     "found",
     "insert",
@@ -254,9 +255,24 @@ def _insert(table: type[peewee.Model], row: Mapping[str, object], *, once: bool 
 
 def change(table: type[peewee.Model], key: object, **row: object) -> bool:
     """Whether there was a row of a primary key to be changed; part of the caller's transaction."""
-    columns = tuple(field.name for field in table._meta.sorted_fields if field.name in row)
-    values = _written(table, {column: row[column] for column in columns})
-    return bool(_of(table).execute_sql(_change(_kind(table), table, columns), [*values, key]).rowcount)
+    row = _in_order(table, row)
+    text = _change(_kind(table), table, tuple(row))
+    return bool(_of(table).execute_sql(text, [*_written(table, row), key]).rowcount)
+
+
+def change_each(
+    table: type[peewee.Model], keys: Sequence[object], having: Mapping[str, object], **row: object
+) -> None:
+    """Change those rows of some primary keys that have certain values, as one statement; part of the caller's transaction."""
+    row = _in_order(table, row)
+    if keys:
+        text = _changes(_kind(table), table, tuple(row), tuple(having), len(keys))
+        _of(table).execute_sql(text, [*_written(table, row), *_written(table, having), *keys])
+
+
+def _in_order(table: type[peewee.Model], row: Mapping[str, object]) -> dict[str, object]:
+    """As peewee writes them, whatever the order in which they are given."""
+    return {field.name: row[field.name] for field in table._meta.sorted_fields if field.name in row}
 
 
 def _of(table: type[peewee.Model]) -> Any:  # noqa: ANN401 (peewee has no types)
@@ -291,6 +307,14 @@ def _row_insertion(_for: str, table: type[peewee.Model], columns: tuple[str, ...
 def _change(_for: str, table: type[peewee.Model], columns: tuple[str, ...]) -> str:
     nothing = {getattr(table, column): 0 for column in columns}
     text: str = table.update(nothing).where(table._meta.primary_key == 0).sql()[0]
+    return text
+
+
+@functools.lru_cache(maxsize=32)
+def _changes(_for: str, table: type[peewee.Model], columns: tuple[str, ...], having: tuple[str, ...], count: int) -> str:
+    nothing = {getattr(table, column): 0 for column in columns}
+    query = table.update(nothing).where(*(getattr(table, column) == 0 for column in having))
+    text: str = query.where(table._meta.primary_key.in_([0] * count)).sql()[0]
     return text
 
 

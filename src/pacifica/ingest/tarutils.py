@@ -16,7 +16,6 @@ from typing import BinaryIO
 from pacifica.ingest.app import Service, current, limits
 from pacifica.ingest.bundle import Bundle
 from pacifica.ingest.check import check_bundle, check_catalogue
-from pacifica.ingest.core import strict_json
 from pacifica.ingest.core.digests import ALGORITHMS, Digest
 from pacifica.ingest.core.errors import BadBundle, Conflict, FaultyBundle, IngestError
 from pacifica.ingest.core.metadata import Document, Entry
@@ -181,7 +180,7 @@ class MetaParser:
         self._load(Document.parse(read_document(Path(metafile), limit)), job_id)
 
     def _load(self, document: Document, job_id: int) -> None:
-        entries = [dict(entry) for entry in document.entries]
+        entries = list(document.entries)
         self.transaction_id = job_id
         self.file_obj_count(entries)
         numbers = current().neighbours.ids.reserve(IdMode.FILE, self.file_count) if self.file_count else range(-1, -1)
@@ -201,7 +200,10 @@ class MetaParser:
             BadMetadata: it was changed to something else; not retryable.
 
         """
-        loaded = strict_json.decode((self.meta_str or "null").encode()).value
+        try:
+            loaded = json.loads(self.meta_str or "null")
+        except ValueError as fault:
+            raise BadMetadata([f"The metadata is not JSON: {fault}"]) from fault
         own = {"destinationTable": "Transactions._id", "value": self.transaction_id}
         document = [entry for entry in loaded if entry != own] if isinstance(loaded, list) else loaded
         return Document.of(document, self._members)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Self, TypeGuard, cast
+from typing import Any, Self, TypeGuard
 
 from pacifica.ingest.core.digests import Digest
 from pacifica.ingest.core.errors import BadMetadata, BadPath, PolicyRefused
@@ -49,7 +49,7 @@ class Document:
     """A metadata document that could be read.
 
     Attributes:
-        entries: the list as it was sent, decoded anew each time it is iterated; not to be changed by anybody.
+        entries: the list as it was sent, decoded anew each time it is iterated: whoever asks may change what he gets.
         files: the entries of table `Files`, in the document's order.
         faults: what the catalogue would refuse, one sentence each.
 
@@ -95,13 +95,8 @@ class Document:
 
     @classmethod
     def of(cls, loaded: object, members: Container[str] = ()) -> Self:
-        """Check a decoded document; see `read`."""
-        if not isinstance(loaded, list):
-            raise BadMetadata([f"The metadata must be a list of objects, not {_kind(loaded)}."])
-        reading = _Reading(members)
-        for entry in loaded:
-            reading.read(entry, broken=True)
-        return cls(entries=loaded, files=reading.files, faults=reading.faults())
+        """As `read`, of a decoded document, which is not kept."""
+        return cls.parse(json.dumps(loaded).encode("ascii"), members)
 
     def registration(self, job_id: int, file_ids: Mapping[int, int] | None = None) -> Registration:
         """The document as the catalogue takes it.
@@ -111,8 +106,8 @@ class Document:
             file_ids: place of a file → its archive id; None before ids are known (for Policy).
 
         Returns:
-            entries that share nothing with this document and are made anew each time: files with `_id`, a `subdir` below
-            `data/` and a bare `hashsum`, then the transaction's id.
+            entries that are made anew each time: files with `_id`, a `subdir` below `data/` and a bare `hashsum`, then the
+            transaction's id.
 
         """
         return _Registered(self, job_id, file_ids)
@@ -147,13 +142,14 @@ class _Registered(Collection[Entry]):
         files = iter(self._document.files)
         file = next(files, None)
         for at, entry in enumerate(self._document.entries):
-            copy = _copied(entry)
             if file is not None and file.at == at:
-                copy |= _registered(entry, file)
+                entry["subdir"] = _folder(entry, file)
+                if file.digest is not None:
+                    entry |= {"hashtype": file.digest.algorithm, "hashsum": file.digest.value}
                 if self._file_ids is not None:
-                    copy["_id"] = self._file_ids[file.seq]
+                    entry["_id"] = self._file_ids[file.seq]
                 file = next(files, None)
-            yield copy
+            yield entry
         yield {"destinationTable": "Transactions._id", "value": self._job_id}
 
     def __len__(self) -> int:
@@ -187,18 +183,6 @@ def submission(entries: Iterable[Entry]) -> dict[str, str]:
 
 def _text(value: object) -> str:
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-
-
-def _copied(entry: Entry) -> Entry:
-    # JSON is the shortest deep copy.
-    return entry.copy() if is_plain(entry) else cast("Entry", json.loads(json.dumps(entry)))
-
-
-def _registered(entry: Entry, file: FileEntry) -> Entry:
-    changed = {"subdir": _folder(entry, file)}
-    if file.digest is not None:
-        changed |= {"hashtype": file.digest.algorithm, "hashsum": file.digest.value}
-    return changed
 
 
 def _folder(entry: Entry, file: FileEntry) -> str:

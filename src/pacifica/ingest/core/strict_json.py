@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 __all__ = [
     "MAX_DEPTH",
@@ -49,6 +49,8 @@ _ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _BYTE_ORDER_MARK: Final = "\ufeff"
+#: How many characters of a list are decoded at once, as far as its elements are objects.
+_RUN: Final = 1 << 15
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
 
 
@@ -114,6 +116,8 @@ class Elements:
         #: What was read and is not decoded yet, and how much of that was passed.
         self._text = ""
         self._at = 0
+        #: Where the next run may begin: up to here it was tried in vain.
+        self._run_from = 0
         #: How many characters came before, how many lines, and where the present one began.
         self._gone = 0
         self._lines = 0
@@ -141,6 +145,7 @@ class Elements:
     def _listed(self) -> Iterator[Any]:
         mark = ","
         while mark == ",":
+            yield from self._run()
             self._peek()
             yield self._value()
             mark = self._peek()
@@ -148,6 +153,24 @@ class Elements:
                 msg = "Expecting ',' delimiter"
                 raise self._told(msg, self._at)
             self._at += 1
+
+    def _run(self) -> list[Any]:
+        """As many elements as surely are whole; one by one they take three times as long."""
+        end = self._text.rfind("},", self._at, self._at + _RUN) + 1
+        if not end or self._at < self._run_from:
+            return []
+        # The beginning of a list is one when a bracket ends it, and no other bracket did: a place within a string, or an
+        # object, is none.
+        run = f"[{self._text[self._at : end]}]"
+        try:
+            values, length = _DECODER.raw_decode(run)
+        except (json.JSONDecodeError, RecursionError):
+            length = 0
+        if length < len(run):
+            self._run_from = end
+            return []
+        self._at = end + 1
+        return cast("list[Any]", values)
 
     def _end(self) -> None:
         if self._peek():
@@ -182,6 +205,7 @@ class Elements:
     def _more(self) -> bool:
         """Read on; False at the end.  At least as much as is left, so that a long element is not decoded again too often."""
         text, self._text = self._text, self._text[self._at :]
+        self._run_from = max(0, self._run_from - self._at)
         lines = text.count("\n", 0, self._at)
         if lines:
             self._lines += lines

@@ -386,11 +386,10 @@ def _written(document: Iterable[object]) -> tuple[Body, int]:
 
 
 def _pieces(document: Iterable[object]) -> Iterator[bytes]:
-    encode = json.JSONEncoder().encode
     elements = iter(document)
     before = "["
     while some := list(islice(elements, _PIECE)):
-        yield (before + ", ".join(map(encode, some))).encode("ascii")
+        yield (before + json.dumps(some)[1:-1]).encode("ascii")
         before = ", "
     yield ("[]" if before == "[" else "]").encode("ascii")
 
