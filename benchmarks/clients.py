@@ -6,6 +6,7 @@ same way, with the same pauses.
 
 import contextlib
 import json
+import multiprocessing
 import os
 import selectors
 import socket
@@ -15,6 +16,8 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -308,10 +311,12 @@ class _Crowd:
 
 
 class Polls:
-    """One client that asks for a state every 10 ms, in a thread, while something else goes on.
+    """One client that asks for a state every 10 ms while something else goes on; a context manager.
+
+    A process of its own: among the threads of those who send, its own turn would take longer than the answer.
 
     Attributes:
-        took: seconds of each answer; of one that did not come, how long was waited.
+        took: seconds of each answer, from connecting on; of one that did not come, `PATIENCE_S`.  Known at the end.
     """
 
     #: It waits no longer for an answer, in seconds.
@@ -319,34 +324,42 @@ class Polls:
 
     def __init__(self, url: str, job_id: int) -> None:
         """Ask for this job."""
-        self._url, self._job_id = url, job_id
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        context = multiprocessing.get_context("spawn")
         self.took: list[float] = []
+        self._found, told = context.Pipe(duplex=False)
+        self._begun, self._stop = context.Event(), context.Event()
+        asked = (url, job_id, self.PATIENCE_S, told, self._begun, self._stop)
+        self._process = context.Process(target=_poll, args=asked, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
+        """Begin; the first answer came."""
+        self._process.start()
+        if not self._begun.wait(WAIT_S):
+            msg = "nobody asks for states"
+            raise Refused(msg)
         return self
 
     def __exit__(self, *_: object) -> None:
         """End."""
         self._stop.set()
-        self._thread.join()
+        self.took = self._found.recv()
+        self._process.join()
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                with _asking(self._url, self.PATIENCE_S) as asking:
-                    while not self._stop.wait(0.01):
-                        began = time.monotonic()
-                        asking.state(self._job_id)
-                        self.took.append(time.monotonic() - began)
-            except (OSError, Refused):
-                # A kept connection that was closed meanwhile is no slow answer; silence is.
-                if time.monotonic() - began >= self.PATIENCE_S:
-                    self.took.append(time.monotonic() - began)
+
+def _poll(url: str, job_id: int, patience_s: float, told: Connection, begun: Event, stop: Event) -> None:
+    took: list[float] = []
+    while not stop.wait(0.01):
+        began = time.monotonic()
+        try:
+            # Clients that poll connect each time; a server may close what it would have to keep for too many.
+            with _asking(url, patience_s) as asking:
+                asking.state(job_id)
+        except OSError:
+            took.append(patience_s)
+        else:
+            took.append(time.monotonic() - began)
+        begun.set()
+    told.send(took)
 
 
 @dataclass

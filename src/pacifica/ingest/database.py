@@ -262,12 +262,18 @@ def change(table: type[peewee.Model], key: object, **row: object) -> bool:
 
 def change_each(
     table: type[peewee.Model], keys: Sequence[object], having: Mapping[str, object], **row: object
-) -> None:
-    """Change those rows of some primary keys that have certain values, as one statement; part of the caller's transaction."""
+) -> int:
+    """Change those rows of some primary keys that have certain values, as one statement; part of the caller's transaction.
+
+    Returns:
+        how many had them.
+
+    """
+    if not keys:
+        return 0
     row = _in_order(table, row)
-    if keys:
-        text = _changes(_kind(table), table, tuple(row), tuple(having), len(keys))
-        _of(table).execute_sql(text, [*_written(table, row), *_written(table, having), *keys])
+    text = _changes(_kind(table), table, tuple(row), tuple(having), len(keys))
+    return int(_of(table).execute_sql(text, [*_written(table, row), *_written(table, having), *keys]).rowcount)
 
 
 def _in_order(table: type[peewee.Model], row: Mapping[str, object]) -> dict[str, object]:
@@ -313,7 +319,9 @@ def _change(_for: str, table: type[peewee.Model], columns: tuple[str, ...]) -> s
 @functools.lru_cache(maxsize=32)
 def _changes(_for: str, table: type[peewee.Model], columns: tuple[str, ...], having: tuple[str, ...], count: int) -> str:
     nothing = {getattr(table, column): 0 for column in columns}
-    query = table.update(nothing).where(*(getattr(table, column) == 0 for column in having))
+    # The function keeps MySQL from finding the rows by another index than that of the keys, and locking all that it finds.
+    conditions = [peewee.fn.COALESCE(field, field) == 0 for field in (getattr(table, column) for column in having)]
+    query = table.update(nothing).where(*conditions)
     text: str = query.where(table._meta.primary_key.in_([0] * count)).sql()[0]
     return text
 

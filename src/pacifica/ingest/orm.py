@@ -306,7 +306,20 @@ def update_state(job_id: int | str | None, state: str, task: str, task_percent: 
 
 def write_state(job_id: int, state: str, task: str, percent: float, exception: str, *, now: datetime) -> None:
     """Write the record that clients see; part of the caller's transaction."""
-    values = {
+    values = _shown(state, task, percent, exception, now)
+    if change(IngestState, job_id, **values):
+        return
+    if not insert_once(IngestState, job_id=job_id, created=now, **values):
+        change(IngestState, job_id, **values)
+
+
+def begin_state(job_id: int, state: str, task: str, percent: float, *, now: datetime) -> bool:
+    """Whether a job has no record yet, and one was made as by `write_state`."""
+    return insert_once(IngestState, job_id=job_id, created=now, **_shown(state, task, percent, "", now))
+
+
+def _shown(state: str, task: str, percent: float, exception: str, now: datetime) -> dict[str, object]:
+    return {
         "state": state,
         "task": task,
         "task_percent": percent,
@@ -314,10 +327,6 @@ def write_state(job_id: int, state: str, task: str, percent: float, exception: s
         "complete": is_complete(state, task, percent),
         "updated": now,
     }
-    if change(IngestState, job_id, **values):
-        return
-    if not insert_once(IngestState, job_id=job_id, created=now, **values):
-        change(IngestState, job_id, **values)
 
 
 def force_phase(job_id: int, state: str, *, complete: bool, now: datetime) -> bool:

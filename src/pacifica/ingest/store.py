@@ -19,7 +19,7 @@ from pacifica.ingest.core.files import FileIds
 from pacifica.ingest.core.jobs import LONGEST_DELAY_S, Claim, Job, Series, Status, fate, resumed
 from pacifica.ingest.core.states import Kind, Phase, State, Step
 from pacifica.ingest.database import DB, change_each, found, insert, insert_new, insert_once
-from pacifica.ingest.orm import IngestState, force_phase, is_complete, write_state
+from pacifica.ingest.orm import IngestState, begin_state, force_phase, is_complete, write_state
 from pacifica.ingest.ports import Clock, Event, Receipt, RequestMark, SourceFile
 from pacifica.ingest.tables import (
     MAX_ID,
@@ -72,29 +72,31 @@ class SqlJobStore:
         now = self._now()
         if not insert_once(JobRow, **row, landing_zone=landing_zone, not_before=now, hinted=now):
             return False
-        if found(IngestState, job_id) is not None:
+        if not begin_state(job_id, State.OK, Step.UPLOADING, 0, now=now):
             # Only an older version knew this job.
             JobRow.delete().where(JobRow.job_id == job_id).execute()
             return False
-        self._show(job_id, State.OK, Step.UPLOADING, 0)
         return True
 
     @retried(atomic=True)
     def receiving(self, job_id: int, worker: str) -> None:
         """See `ports.JobStore.receiving`."""
-        self._upload(job_id, worker, heartbeat=JobRow.heartbeat + 1)
+        if not JobRow.update(heartbeat=JobRow.heartbeat + 1).where(_is_received_by(job_id, worker)).execute():
+            raise _given_up(job_id)
 
     @retried(atomic=True)
     def accept(self, job_id: int, worker: str, receipt: Receipt, mark: RequestMark | None = None) -> Job:
         """See `ports.JobStore.accept`."""
-        if JobEvent.select().where((JobEvent.job_id == job_id) & (JobEvent.name == ACCEPTED)).exists():
-            # An earlier try was committed, and only its answer was lost.  The row does not tell: the job may be over by now.
-            return self._job(job_id)
         if mark and (first := self._first(job_id, mark)) != job_id:
             return self._job(first)
+        mine = {"worker": worker, "phase": Phase.RECEIVING}
         complete = {"path": str(receipt.path), "size_bytes": receipt.size_bytes}
         due = {"not_before": self._now(), "hinted": self._now()}
-        self._upload(job_id, worker, phase=Phase.READY, worker="", **complete, **due)
+        if not change_each(JobRow, [job_id], mine, phase=Phase.READY, worker="", **complete, **due):
+            if not JobEvent.select().where((JobEvent.job_id == job_id) & (JobEvent.name == ACCEPTED)).exists():
+                raise _given_up(job_id)
+            # An earlier try was committed, and only its answer was lost.  The row does not tell: the job may be over by now.
+            return self._job(job_id)
         self._show(job_id, State.OK, Step.UPLOADING, 100)
         self._event(job_id, ACCEPTED, f"{receipt.size_bytes} bytes")
         return self._job(job_id)
@@ -111,8 +113,7 @@ class SqlJobStore:
     @retried(atomic=True)
     def refuse(self, job_id: int, worker: str) -> None:
         """See `ports.JobStore.refuse`."""
-        mine = (JobRow.job_id == job_id) & (JobRow.worker == worker) & is_in(Phase.RECEIVING)
-        if JobRow.delete().where(mine).execute():
+        if JobRow.delete().where(_is_received_by(job_id, worker)).execute():
             IngestState.delete().where(IngestState.job_id == job_id).execute()
 
     @retried(atomic=True)
@@ -124,12 +125,6 @@ class SqlJobStore:
             self._show(job_id, State.OK, Step.UPLOADING, 100)
             self._event(job_id, "adopted", str(path))
         return self._job(job_id)
-
-    def _upload(self, job_id: int, owner: str, /, **changes: object) -> None:
-        mine = (JobRow.job_id == job_id) & (JobRow.worker == owner) & is_in(Phase.RECEIVING)
-        if not JobRow.update(**changes).where(mine).execute():
-            msg = f"Job {job_id} was given up as its upload stood still."
-            raise ClaimLost(msg)
 
     # --- reading
 
@@ -561,6 +556,14 @@ T = TypeVar("T")
 
 def _batches(items: Sequence[T]) -> Iterable[Sequence[T]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _is_received_by(job_id: int, worker: str) -> Any:  # noqa: ANN401 (a peewee expression)
+    return (JobRow.job_id == job_id) & (JobRow.worker == worker) & is_in(Phase.RECEIVING)
+
+
+def _given_up(job_id: int) -> ClaimLost:
+    return ClaimLost(f"Job {job_id} was given up as its upload stood still.")
 
 
 def _plain(query: Any) -> Iterable[Any]:  # noqa: ANN401 (a peewee query)
