@@ -7,12 +7,14 @@ configured database.
 import functools
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import peewee
 from playhouse import db_url
+from playhouse.pool import PooledDatabase, PooledMySQLDatabase, PooledPostgresqlDatabase
 
 from pacifica.ingest import config
 from pacifica.ingest.core.errors import BadConfiguration
@@ -36,6 +38,8 @@ __all__ = [
 MAX_CONNECTIONS = 10
 #: How long, in seconds, a thread waits for a free connection.
 POOL_WAIT_S = 30
+#: A connection that was used less than so many seconds ago is taken to live.
+FRESH_S = 5.0
 #: How long, in seconds, SQLite waits for the lock of another process.
 SQLITE_BUSY_S = 30
 #: How long, in seconds, MySQL may take for one statement; a migration of many rows takes the longest.
@@ -97,6 +101,41 @@ _url_in_use: list[str] = []
 _inherited: list[object] = []
 
 
+class _Trusting(PooledDatabase):  # type: ignore[misc]  # peewee has no types
+    """A pool that asks the server whether a connection lives only when it was idle for a while.
+
+    peewee asks each time, and each of our transactions is so short that the question took a fifth of it.  One that dies
+    within that time is met by `transactions`, which tries again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (peewee has no types)
+        super().__init__(*args, **kwargs)
+        #: When connections that are free were used last.
+        self._used: dict[object, float] = {}
+
+    def _is_closed(self, conn: object) -> bool:
+        idle_s = time.monotonic() - self._used.pop(self.conn_key(conn), 0.0)
+        return idle_s >= FRESH_S and super()._is_closed(conn)  # type: ignore[no-any-return]
+
+    def _close(self, conn: object, close_conn: bool = False) -> None:  # noqa: FBT001, FBT002 (peewee's)
+        self._used[self.conn_key(conn)] = time.monotonic()
+        super()._close(conn, close_conn=close_conn)
+
+
+class TrustingPostgresqlDatabase(_Trusting, PooledPostgresqlDatabase):  # type: ignore[misc]
+    """PostgreSQL."""
+
+
+class TrustingMySQLDatabase(_Trusting, PooledMySQLDatabase):  # type: ignore[misc]
+    """MySQL and MariaDB."""
+
+
+db_url.register_database(TrustingPostgresqlDatabase, "postgresql+trusting")
+db_url.register_database(TrustingMySQLDatabase, "mysql+trusting")
+#: How our pools are called.
+POOLED = {"sqlite": "sqlite+pool", "postgresql": "postgresql+trusting", "mysql": "mysql+trusting"}
+
+
 def open_database(url: str) -> Any:  # noqa: ANN401 (peewee has no types)
     """A connection pool for a peewee URL; connects at first use.
 
@@ -116,7 +155,7 @@ def open_database(url: str) -> Any:  # noqa: ANN401 (peewee has no types)
             return db_url.connect(url)
         options = {**OPTIONS[base], **POOL}
         given = db_url.parse(url)
-        return db_url.connect(f"{base}+pool://{rest}", **{key: options[key] for key in options.keys() - given.keys()})
+        return db_url.connect(f"{POOLED[base]}://{rest}", **{key: options[key] for key in options.keys() - given.keys()})
     except (RuntimeError, ValueError, peewee.ImproperlyConfigured) as fault:
         # The rest of the URL may carry a password.
         told = str(fault).replace(rest, "…") if rest else str(fault)
