@@ -40,6 +40,10 @@ MAX_CONNECTIONS = 10
 POOL_WAIT_S = 30
 #: A connection that was used less than so many seconds ago is taken to live.
 FRESH_S = 5.0
+#: Threads of one process that write at once, where the database takes more than one; and how long, in seconds, the others
+#: wait for their turn.
+WRITERS = 2
+WRITE_WAIT_S = 30
 #: How long, in seconds, SQLite waits for the lock of another process.
 SQLITE_BUSY_S = 30
 #: How long, in seconds, MySQL may take for one statement; a migration of many rows takes the longest.
@@ -94,7 +98,7 @@ class _ConfiguredDatabase(peewee.DatabaseProxy):
 
 
 _opening = [threading.RLock()]
-_writing = [threading.RLock()]
+_writing: list[threading.Semaphore] = []
 DB = _ConfiguredDatabase()
 _url_in_use: list[str] = []
 #: Connections that a fork inherited: closing them here would end the parent's sessions, so they are kept and not touched.
@@ -165,34 +169,39 @@ def open_database(url: str) -> Any:  # noqa: ANN401 (peewee has no types)
 
 @contextmanager
 def queued() -> Iterator[None]:
-    """Let the threads of this process write one after the other.
+    """Let few threads of this process write at once, the others one after the other.
 
     SQLite would have each of them look again after a pause, and another pause, and whoever comes meanwhile is faster.
+    Other servers would take more, but Python runs one thread at a time: the more are awake, the longer each takes, and
+    the longer waits who only asks for a state.
 
     Raises:
-        peewee.OperationalError: others write for longer than `SQLITE_BUSY_S` seconds; retryable.
+        peewee.OperationalError: others write for longer than `WRITE_WAIT_S` seconds; retryable.
 
     """
-    lock = _writing[0]
-    if not lock.acquire(timeout=SQLITE_BUSY_S):
+    if DB.in_transaction():
+        yield
+        return
+    place = _writing[0]
+    if not place.acquire(timeout=WRITE_WAIT_S):
         msg = "database is locked"
         raise peewee.OperationalError(msg)
     try:
         yield
     finally:
-        lock.release()
+        place.release()
 
 
 def use_database(url: str) -> None:
     """Let all models of this process work on the database of a URL."""
     database = open_database(url)
     _url_in_use[:] = [url]
+    _writing[:] = [threading.Semaphore(1 if isinstance(database, peewee.SqliteDatabase) else WRITERS)]
     DB.initialize(database)
 
 
 def _after_fork() -> None:
     _opening[0] = threading.RLock()
-    _writing[0] = threading.RLock()
     if DB.obj is not None and _url_in_use:
         _inherited.append(DB.obj)
         use_database(_url_in_use[0])

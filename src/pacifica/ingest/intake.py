@@ -194,7 +194,8 @@ class Intake:
         for chunk in chunks:
             found += len(chunk)
             self._limit(found)
-            upload.write(chunk)
+            with self._admission.turn:
+                upload.write(chunk)
             if self._clock.monotonic() - shown > SIGN_OF_LIFE_S:
                 self._show_life(berth)
                 shown = self._clock.monotonic()

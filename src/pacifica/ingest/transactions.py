@@ -71,13 +71,11 @@ def _session(*, atomic: bool) -> Iterator[None]:
     if not atomic:
         with DB.connection_context():
             yield
-    elif _is_sqlite():
-        # SQLite cannot upgrade a read lock while another process writes, so it takes the write lock at once.
-        with queued(), DB.connection_context(), DB.atomic("IMMEDIATE"):
-            yield
-    else:
-        with DB.connection_context(), DB.atomic():
-            yield
+        return
+    # SQLite cannot upgrade a read lock while another process writes, so it takes the write lock at once.
+    mode = ("IMMEDIATE",) if _is_sqlite() else ()
+    with queued(), DB.connection_context(), DB.atomic(*mode):
+        yield
 
 
 def _is_sqlite() -> bool:
