@@ -40,6 +40,8 @@ __all__ = [
 
 #: No answer takes longer, in seconds; the original needs minutes for large bundles.
 WAIT_S = 3600.0
+#: Who asks for a state while much goes on waits no longer for the answer, in seconds.
+PATIENCE_S = 10.0
 #: Between two questions for the state of a job.
 POLL_S = 0.02
 
@@ -319,16 +321,13 @@ class Polls:
         took: seconds of each answer, from connecting on; of one that did not come, `PATIENCE_S`.  Known at the end.
     """
 
-    #: It waits no longer for an answer, in seconds.
-    PATIENCE_S = 10.0
-
     def __init__(self, url: str, job_id: int) -> None:
         """Ask for this job."""
         context = multiprocessing.get_context("spawn")
         self.took: list[float] = []
         self._found, told = context.Pipe(duplex=False)
         self._begun, self._stop = context.Event(), context.Event()
-        asked = (url, job_id, self.PATIENCE_S, told, self._begun, self._stop)
+        asked = (url, job_id, told, self._begun, self._stop)
         self._process = context.Process(target=_poll, args=asked, daemon=True)
 
     def __enter__(self) -> Self:
@@ -346,16 +345,16 @@ class Polls:
         self._process.join()
 
 
-def _poll(url: str, job_id: int, patience_s: float, told: Connection, begun: Event, stop: Event) -> None:
+def _poll(url: str, job_id: int, told: Connection, begun: Event, stop: Event) -> None:
     took: list[float] = []
     while not stop.wait(0.01):
         began = time.monotonic()
         try:
             # Clients that poll connect each time; a server may close what it would have to keep for too many.
-            with _asking(url, patience_s) as asking:
+            with _asking(url, PATIENCE_S) as asking:
                 asking.state(job_id)
         except OSError:
-            took.append(patience_s)
+            took.append(PATIENCE_S)
         else:
             took.append(time.monotonic() - began)
         begun.set()

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -9,9 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import peewee
 import pytest
+from playhouse.pool import PooledMySQLDatabase, PooledPostgresqlDatabase
 
 from pacifica.ingest import database, orm, tables
 from pacifica.ingest.core.errors import ClaimLost, DatabaseDown, NoSpace
@@ -155,6 +159,71 @@ def test_forked_workers_and_their_parent_do_not_share_connections(url: str, stor
 
 def test_more_threads_than_connections_wait_for_each_other(store: SqlJobStore) -> None:
     assert all(at_once(40, lambda number: store.open(100 + number, Kind.INGEST, "a", "upload")))
+
+
+def test_few_threads_write_at_once_and_who_only_reads_does_not_wait_for_them(url: str, store: SqlJobStore) -> None:
+    ready(store)
+    most = 1 if url.startswith("sqlite") else database.WRITERS
+    inside = threading.Semaphore(most)
+    met, gone = threading.Barrier(most + 1), threading.Barrier(most + 1)
+
+    @retried(atomic=True)
+    def write(number: int) -> None:
+        assert inside.acquire(blocking=False), "one too many"
+        if number < most:
+            met.wait(10)
+            gone.wait(10)
+        inside.release()
+
+    with ThreadPoolExecutor(20) as pool:
+        first = [pool.submit(write, number) for number in range(most)]
+        met.wait(10)
+        others = [pool.submit(write, number) for number in range(most, 20)]
+        assert store.job(JOB).phase is Phase.READY
+        gone.wait(10)
+        for writer in (*first, *others):
+            writer.result()
+
+
+def test_who_writes_already_does_not_wait_for_a_turn(store: SqlJobStore) -> None:
+    within = retried(atomic=True)(lambda number: store.open(100 + number, Kind.INGEST, "a", "upload"))
+    assert all(at_once(2 * database.WRITERS, within))
+
+
+def test_a_connection_that_was_used_a_moment_ago_is_not_asked_whether_it_lives(
+    server: PostgreSQL | MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = PooledPostgresqlDatabase if isinstance(server, PostgreSQL) else PooledMySQLDatabase
+    asked: list[object] = []
+    ask = kind._is_closed
+    monkeypatch.setattr(kind, "_is_closed", lambda pool, conn: bool(asked.append(conn) or ask(pool, conn)))
+    with using(server.new_database()) as store:
+        ready(store)
+        asked.clear()
+        for _ in range(10):
+            store.job(JOB)
+        assert asked == []
+        monkeypatch.setattr(database, "FRESH_S", 0.0)
+        store.job(JOB)
+        assert len(asked) == 1
+
+
+def test_a_connection_that_died_a_moment_ago_is_replaced(server: PostgreSQL | MariaDB) -> None:
+    with using(server.new_database()) as store:
+        ready(store)
+        for read in (lambda: store.job(JOB), lambda: store.claim(JOB, "worker").job):
+            with database.DB.connection_context():
+                pass
+            for _, _, connection in list(database.DB.obj._connections):
+                # As if the server had gone: the pool still believes in it.
+                with socket.socket(fileno=os.dup(_number(connection))) as line:
+                    line.shutdown(socket.SHUT_RDWR)
+            assert read().job_id == JOB
+
+
+def _number(connection: Any) -> int:
+    """The descriptor of a connection."""
+    return int(connection._sock.fileno() if hasattr(connection, "_sock") else connection.fileno())
 
 
 def test_a_job_that_is_forced_while_its_owner_reports_ends_once(store: SqlJobStore) -> None:

@@ -153,6 +153,14 @@ def test_a_meta_parser_has_the_documented_attributes() -> None:
     assert isinstance(type(meta).session, property)
 
 
+def test_a_document_that_was_changed_to_something_else_is_told_as_such() -> None:
+    meta = tarutils.MetaParser()
+    for text in ("nonsense", "{}", ""):
+        meta.meta_str = text
+        with pytest.raises(errors.BadMetadata):
+            meta.document()
+
+
 def test_counting_needs_no_service() -> None:
     meta = tarutils.MetaParser()
     meta.file_obj_count([{"destinationTable": "Files"}, {"destinationTable": "x"}, {"destinationTable": "Files"}])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pacifica.ingest import intake
+from pacifica.ingest.admission import WRITERS
 from pacifica.ingest.core.errors import (
     ClaimLost,
     Conflict,
@@ -121,6 +122,26 @@ def test_the_file_is_durable_before_the_row_and_no_worker_is_told_before_the_ans
 def test_an_empty_body_is_a_job_too(gate: Gate) -> None:
     job = gate.accept(length=0)
     assert gate.staging.files == {Path(job.path): b""}
+
+
+def test_an_upload_has_a_turn_while_it_writes_and_none_while_it_waits(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: dict[str, list[int]] = {"waits": [], "writes": []}
+    write = MemoryUpload.write
+
+    def watched(upload: MemoryUpload, chunk: bytes) -> None:
+        turns["writes"].append(gate.intake._admission.turn._value)
+        write(upload, chunk)
+
+    def arriving() -> Iterator[bytes]:
+        for _ in range(3):
+            turns["waits"].append(gate.intake._admission.turn._value)
+            yield b"abc"
+
+    monkeypatch.setattr(MemoryUpload, "write", watched)
+    gate.intake.accept(Kind.INGEST, "dmlb2001", Body(chunks=arriving(), length=9))
+    assert turns == {"waits": [WRITERS] * 3, "writes": [WRITERS - 1] * 3}
 
 
 def test_a_number_that_is_taken_is_passed_over(gate: Gate) -> None:

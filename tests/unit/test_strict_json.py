@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 from pacifica.ingest.core import strict_json
 from pacifica.ingest.core.errors import BadMetadata
 from pacifica.ingest.core.metadata import Document
-from pacifica.ingest.core.strict_json import MAX_DEPTH, MAX_NUMBER, MAX_OBJECTS, MAX_VALUES, Flaw, decode, shown
+from pacifica.ingest.core.strict_json import (
+    MAX_DEPTH,
+    MAX_NUMBER,
+    MAX_OBJECTS,
+    MAX_VALUES,
+    Elements,
+    Flaw,
+    decode,
+    shown,
+)
 
 A_FILE = '{"destinationTable":"Files","name":"x","size":"4 kB","mimetype":"text/plain","mtime":0,"ctime":0,'
 A_FILE += '"hashtype":"md5","hashsum":"' + "0" * 32 + '"'
@@ -166,6 +176,30 @@ def test_what_is_taken_is_what_the_standard_library_takes(text: str) -> None:
     if not list(strict_json.flaws(whole, "[0]", broken=found.broken)):
         assert found.value == expected
         assert json.loads(json.dumps(found.value, allow_nan=False)) == expected
+
+
+@given(
+    st.lists(st.one_of(values, st.dictionaries(st.text(alphabet='ab}],{["\\ ', max_size=6), values, max_size=3))),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", ":")]),
+    st.integers(1, 60),
+    st.integers(1, 60),
+)
+def test_a_list_is_the_same_however_much_of_it_is_decoded_at_once(
+    document: list[object], separators: tuple[str, str], run: int, piece: int
+) -> None:
+    text = json.dumps(document, separators=separators).encode()
+    with patch.object(strict_json, "_RUN", run):
+        found = list(Elements(text[start : start + piece] for start in range(0, len(text), piece)))
+    assert found == document
+
+
+def test_what_only_looks_like_the_end_of_an_object_is_tried_once() -> None:
+    count = 3000
+    decoder = Mock(wraps=strict_json._DECODER)
+    with patch.object(strict_json, "_DECODER", decoder):
+        assert len(list(Elements([b"[" + b",".join([b'["},",0]'] * count) + b"]"]))) == count
+    runs = [call for call in decoder.raw_decode.call_args_list if len(call.args) == 1]
+    assert 0 < len(runs) <= count * 9 // strict_json._RUN + 1
 
 
 @given(

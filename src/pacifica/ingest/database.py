@@ -119,7 +119,7 @@ class _Trusting(PooledDatabase):  # type: ignore[misc]  # peewee has no types
 
     def _is_closed(self, conn: object) -> bool:
         idle_s = time.monotonic() - self._used.pop(self.conn_key(conn), 0.0)
-        return idle_s >= FRESH_S and super()._is_closed(conn)  # type: ignore[no-any-return]
+        return idle_s >= FRESH_S and bool(super()._is_closed(conn))
 
     def _close(self, conn: object, close_conn: bool = False) -> None:  # noqa: FBT001, FBT002 (peewee's)
         self._used[self.conn_key(conn)] = time.monotonic()
@@ -159,7 +159,9 @@ def open_database(url: str) -> Any:  # noqa: ANN401 (peewee has no types)
             return db_url.connect(url)
         options = {**OPTIONS[base], **POOL}
         given = db_url.parse(url)
-        return db_url.connect(f"{POOLED[base]}://{rest}", **{key: options[key] for key in options.keys() - given.keys()})
+        return db_url.connect(
+            f"{POOLED[base]}://{rest}", **{key: options[key] for key in options.keys() - given.keys()}
+        )
     except (RuntimeError, ValueError, peewee.ImproperlyConfigured) as fault:
         # The rest of the URL may carry a password.
         told = str(fault).replace(rest, "…") if rest else str(fault)
@@ -308,9 +310,7 @@ def change(table: type[peewee.Model], key: object, **row: object) -> bool:
     return bool(_of(table).execute_sql(text, [*_written(table, row), key]).rowcount)
 
 
-def change_each(
-    table: type[peewee.Model], keys: Sequence[object], having: Mapping[str, object], **row: object
-) -> int:
+def change_each(table: type[peewee.Model], keys: Sequence[object], having: Mapping[str, object], **row: object) -> int:
     """Change those rows of some primary keys that have certain values, as one statement; part of the caller's transaction.
 
     Returns:
@@ -320,8 +320,9 @@ def change_each(
     if not keys:
         return 0
     row = _in_order(table, row)
-    text = _changes(_kind(table), table, tuple(row), tuple(having), len(keys))
-    return int(_of(table).execute_sql(text, [*_written(table, row), *_written(table, having), *keys]).rowcount)
+    rest: list[object] = [list(keys)] if _takes_arrays(table) else list(keys)
+    text = _changes(_kind(table), table, tuple(row), tuple(having), 0 if _takes_arrays(table) else len(keys))
+    return int(_of(table).execute_sql(text, [*_written(table, row), *_written(table, having), *rest]).rowcount)
 
 
 def _in_order(table: type[peewee.Model], row: Mapping[str, object]) -> dict[str, object]:
@@ -365,25 +366,61 @@ def _change(_for: str, table: type[peewee.Model], columns: tuple[str, ...]) -> s
 
 
 @functools.lru_cache(maxsize=32)
-def _changes(_for: str, table: type[peewee.Model], columns: tuple[str, ...], having: tuple[str, ...], count: int) -> str:
+def _changes(
+    _for: str, table: type[peewee.Model], columns: tuple[str, ...], having: tuple[str, ...], count: int
+) -> str:
     nothing = {getattr(table, column): 0 for column in columns}
     # The function keeps MySQL from finding the rows by another index than that of the keys, and locking all that it finds.
     conditions = [peewee.fn.COALESCE(field, field) == 0 for field in (getattr(table, column) for column in having)]
     query = table.update(nothing).where(*conditions)
-    text: str = query.where(table._meta.primary_key.in_([0] * count)).sql()[0]
+    key: Any = table._meta.primary_key
+    among = key.in_([0] * count) if count else peewee.SQL(f'"{key.column_name}" = ANY(%s)', [[]])
+    text: str = query.where(among).sql()[0]
     return text
 
 
-def insert_new(table: type[peewee.Model], columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
-    """Insert those of some rows whose key is free, as one statement; part of the caller's transaction."""
-    if rows:
-        text = _insertion(type(DB.obj).__name__, table, columns, len(rows))
-        DB.execute_sql(text, [value for row in rows for value in row])
+def insert_new(
+    table: type[peewee.Model], columns: tuple[str, ...], rows: Sequence[Sequence[object]], **common: object
+) -> None:
+    """Insert those of some rows whose key is free, as one statement; part of the caller's transaction.
+
+    Args:
+        table: to insert into.
+        columns: in which the rows differ.
+        rows: values of these.
+        common: column → value of all rows.
+
+    """
+    if not rows:
+        return
+    same = list(common.values())
+    if _takes_arrays(table):
+        text = _array_insertion(table, columns, tuple(common))
+        _of(table).execute_sql(text, [*same, *(list(values) for values in zip(*rows, strict=True))])
+    else:
+        text = _insertion(_kind(table), table, (*columns, *common), len(rows))
+        _of(table).execute_sql(text, [value for row in rows for value in (*row, *same)])
 
 
 @functools.lru_cache(maxsize=32)
-def _insertion(_kind: str, table: type[peewee.Model], columns: tuple[str, ...], count: int) -> str:
+def _insertion(_for: str, table: type[peewee.Model], columns: tuple[str, ...], count: int) -> str:
     nothing = [[0] * len(columns)] * count
     fields = [getattr(table, column) for column in columns]
     text: str = table.insert_many(nothing, fields=fields).on_conflict_ignore().sql()[0]
     return text
+
+
+def _takes_arrays(table: type[peewee.Model]) -> bool:
+    """Whether a column of values is one parameter: psycopg reads each long statement anew, which takes longer than to run it."""
+    return _kind(table).endswith("PostgresqlDatabase")
+
+
+@functools.lru_cache(maxsize=32)
+def _array_insertion(table: type[peewee.Model], columns: tuple[str, ...], common: tuple[str, ...]) -> str:
+    types, fields = _of(table).field_types, table._meta.fields
+    names = ", ".join(f'"{fields[column].column_name}"' for column in (*common, *columns))
+    kinds = (types.get(fields[column].field_type, fields[column].field_type) for column in columns)
+    arrays = ", ".join(f"%s::{kind}[]" for kind in kinds)
+    chosen = ", ".join([*(["%s"] * len(common)), "rows.*"])
+    name = table._meta.table_name
+    return f'INSERT INTO "{name}" ({names}) SELECT {chosen} FROM unnest({arrays}) AS rows ON CONFLICT DO NOTHING'  # noqa: S608 (our names)

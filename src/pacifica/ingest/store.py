@@ -305,15 +305,10 @@ class SqlJobStore:
     @retried(atomic=True)
     def _intend(self, claim: Claim, file_ids: Mapping[int, int], mark: int) -> set[int]:
         self._own(claim)
-        columns = ("file_id", "seq", "job_id", "state", "mark", "noted")
-        now = self._now()
-        rows = [
-            (file_id, seq, claim.job_id, ArchiveId.INTENT, mark, now)
-            # Two jobs that want the same ids take them in the same order, and do not wait for each other for ever.
-            for seq, file_id in sorted(file_ids.items(), key=lambda item: item[1])
-        ]
-        for batch in _batches(rows):
-            insert_new(ArchiveId, columns, batch)
+        common = {"job_id": claim.job_id, "state": ArchiveId.INTENT, "mark": mark, "noted": self._now()}
+        # Two jobs that want the same ids take them in the same order, and do not wait for each other for ever.
+        for batch in _batches(sorted(file_ids.items(), key=lambda item: item[1])):
+            insert_new(ArchiveId, ("seq", "file_id"), batch, **common)
         # An id that was known already was passed over.  The mark tells: a row with it is of this call and no other, also
         # when the answer to a first commit was lost.
         found = (ArchiveId.job_id == claim.job_id) & (ArchiveId.state == ArchiveId.INTENT) & (ArchiveId.mark == mark)
@@ -386,20 +381,15 @@ class SqlJobStore:
         """See `ports.JobStore.note_sources`."""
         self._own(claim)
         begun = self._ids(claim.job_id, ArchiveId.INTENT)
-        columns = ("job_id", "seq", "device", "inode")
-        rows = [
-            (claim.job_id, source.seq, str(source.device), str(source.inode))
-            for source in sources
-            if source.seq not in begun
-        ]
+        rows = [(source.seq, str(source.device), str(source.inode)) for source in sources if source.seq not in begun]
         mine = MoveSource.job_id == claim.job_id
         are_known = MoveSource.select().where(mine).exists()
         for batch in _batches(rows):
             if are_known:
                 # A source that was replaced since an earlier attempt, which did not begin with it, is another file now.
-                old = MoveSource.seq.in_([seq for _, seq, _, _ in batch])
+                old = MoveSource.seq.in_([seq for seq, _, _ in batch])
                 MoveSource.delete().where(mine & old).execute()
-            insert_new(MoveSource, columns, batch)
+            insert_new(MoveSource, ("seq", "device", "inode"), batch, job_id=claim.job_id)
 
     @retried(atomic=False)
     def sources(self, job_id: int) -> dict[int, SourceFile]:
@@ -568,7 +558,8 @@ def _given_up(job_id: int) -> ClaimLost:
 
 def _plain(query: Any) -> Iterable[Any]:  # noqa: ANN401 (a peewee query)
     """Rows of numbers as the database gives them: a million of them take peewee longer than the database."""
-    return DB.execute(query)  # type: ignore[no-any-return]  # peewee has no types
+    rows: Iterable[Any] = DB.execute(query)
+    return rows
 
 
 def _source(row: Any) -> SourceFile:  # noqa: ANN401 (a peewee row)

@@ -17,7 +17,7 @@ from pacifica.ingest.app import Service, current, limits
 from pacifica.ingest.bundle import Bundle
 from pacifica.ingest.check import check_bundle, check_catalogue
 from pacifica.ingest.core.digests import ALGORITHMS, Digest
-from pacifica.ingest.core.errors import BadBundle, Conflict, FaultyBundle, IngestError
+from pacifica.ingest.core.errors import BadBundle, BadMetadata, Conflict, FaultyBundle, IngestError
 from pacifica.ingest.core.metadata import Document, Entry
 from pacifica.ingest.core.paths import clip as get_clipped
 from pacifica.ingest.core.paths import is_metadata
