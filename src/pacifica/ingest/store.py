@@ -89,10 +89,7 @@ class SqlJobStore:
         """See `ports.JobStore.accept`."""
         if mark and (first := self._first(job_id, mark)) != job_id:
             return self._job(first)
-        mine = {"worker": worker, "phase": Phase.RECEIVING}
-        complete = {"path": str(receipt.path), "size_bytes": receipt.size_bytes}
-        due = {"not_before": self._now(), "hinted": self._now()}
-        if not change_each(JobRow, [job_id], mine, phase=Phase.READY, worker="", **complete, **due):
+        if not self._complete(job_id, worker, receipt):
             if not JobEvent.select().where((JobEvent.job_id == job_id) & (JobEvent.name == ACCEPTED)).exists():
                 raise _given_up(job_id)
             # An earlier try was committed, and only its answer was lost.  The row does not tell: the job may be over by now.
@@ -100,6 +97,13 @@ class SqlJobStore:
         self._show(job_id, State.OK, Step.UPLOADING, 100)
         self._event(job_id, ACCEPTED, f"{receipt.size_bytes} bytes")
         return self._job(job_id)
+
+    def _complete(self, job_id: int, worker: str, receipt: Receipt) -> bool:
+        """Whether it was an upload of this owner, and is a job now."""
+        mine = {"worker": worker, "phase": Phase.RECEIVING}
+        complete = {"path": str(receipt.path), "size_bytes": receipt.size_bytes}
+        due = {"not_before": self._now(), "hinted": self._now()}
+        return bool(change_each(JobRow, [job_id], mine, phase=Phase.READY, worker="", **complete, **due))
 
     def _first(self, job_id: int, mark: RequestMark) -> int:
         """The job that a request became when it was sent for the first time."""

@@ -15,6 +15,7 @@ from pacifica.ingest import database, orm
 from pacifica.ingest import store as real
 from pacifica.ingest.core.errors import ClaimLost
 from pacifica.ingest.core.jobs import Claim, Job
+from pacifica.ingest.core.states import Phase
 from pacifica.ingest.orm import IngestState
 from pacifica.ingest.ports import Receipt, RequestMark
 from pacifica.ingest.store import SqlJobStore
@@ -117,9 +118,12 @@ class _TrustsOwners(SqlJobStore):
 
 
 class _AcceptsFromAnybody(SqlJobStore):
-    def _upload(self, job_id: int, owner: str, /, **changes: object) -> None:
-        if not JobRow.update(**changes).where(JobRow.job_id == job_id).execute():
-            raise ClaimLost(owner)
+    def _complete(self, job_id: int, worker: str, receipt: Receipt) -> bool:
+        del worker
+        complete = {"path": str(receipt.path), "size_bytes": receipt.size_bytes}
+        due = {"not_before": self._now(), "hinted": self._now()}
+        changes = {"phase": Phase.READY, "worker": "", **complete, **due}
+        return bool(JobRow.update(**changes).where(JobRow.job_id == job_id).execute())
 
 
 class _ForgetsKeys(SqlJobStore):
