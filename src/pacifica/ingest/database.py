@@ -186,7 +186,7 @@ def queued() -> Iterator[None]:
         return
     place = _writing[0]
     if not place.acquire(timeout=WRITE_WAIT_S):
-        msg = "database is locked"
+        msg = f"others of this process have been writing for {WRITE_WAIT_S} s"
         raise peewee.OperationalError(msg)
     try:
         yield

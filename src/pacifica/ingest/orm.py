@@ -31,6 +31,7 @@ __all__ = [
     "IngestState",
     "IngestStateSystem",
     "OrmSync",
+    "begin_state",
     "force_phase",
     "is_complete",
     "prepare_schema",
