@@ -98,7 +98,7 @@ class _ConfiguredDatabase(peewee.DatabaseProxy):
 
 
 _opening = [threading.RLock()]
-_writing: list[threading.Semaphore] = []
+_writing = [threading.Semaphore()]
 DB = _ConfiguredDatabase()
 _url_in_use: list[str] = []
 #: Connections that a fork inherited: closing them here would end the parent's sessions, so they are kept and not touched.
