@@ -125,7 +125,7 @@ def test_an_answer_without_a_length_ends_with_its_connection_or_its_last_chunk(c
     for protocol in (10, 11):
         with Proxy(core.metadata.port) as proxy, closing(_connection(proxy)) as connection, closing(direct):
             for one in (direct, connection):
-                one._http_vsn, one._http_vsn_str = protocol, f"HTTP/1.{protocol - 10}"  # type: ignore[attr-defined]
+                one._http_vsn, one._http_vsn_str = protocol, f"HTTP/1.{protocol - 10}"  # type: ignore[attr-defined]  # of http.client, unpublished
             assert _ask(connection, "GET", "/users?recursion_depth=0") == _ask(
                 direct, "GET", "/users?recursion_depth=0"
             )

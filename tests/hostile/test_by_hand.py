@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pacifica.ingest import app, orm, tarutils, tasks
+from pacifica.ingest import tarutils, tasks
 from pacifica.ingest.core.errors import BadMetadata
-from pacifica.ingest.database import DB
 from pacifica.ingest.testing import BundleBuilder
+from tests.by_hand import configured
 
 LIMIT = 4096
 
@@ -16,22 +16,12 @@ LIMIT = 4096
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     settings = {
-        "INGEST_CONFIG": str(tmp_path / "none.ini"),
         "INGEST_MAX_METADATA_SIZE": f"{LIMIT} B",
         "INGEST_MAX_MEMBERS": "3",
-        "VOLUME_PATH": str(tmp_path),
         "UNIQUEID_URL": "local:",
-        "PEEWEE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    app.forget()
-    app.current()
-    orm.OrmSync.update_tables()
-    yield tmp_path
-    app.forget()
-    DB.close_all()
-    DB.initialize(None)
+    with configured(tmp_path, settings, monkeypatch):
+        yield tmp_path
 
 
 def document(length: int) -> bytes:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pacifica.ingest import app, orm, tarutils, tasks, utils
+from pacifica.ingest import orm, tarutils, tasks, utils
 from pacifica.ingest.core.errors import Conflict, FaultyBundle, NeighbourDown
-from pacifica.ingest.database import DB
 from pacifica.ingest.testing import BundleBuilder
+from tests.by_hand import configured
 from tests.harness import REFUSED, PacificaCore
 
 FILES = {"a.txt": b"alpha", "deep/b.bin": bytes(range(256)) * 500, "empty": b"", "data/c": b"a folder called data"}
@@ -25,23 +25,13 @@ FILES = {"a.txt": b"alpha", "deep/b.bin": bytes(range(256)) * 500, "empty": b"",
 def folder(core: PacificaCore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Configured as such a program is: by the environment."""
     settings = {
-        "INGEST_CONFIG": str(tmp_path / "none.ini"),
-        "VOLUME_PATH": str(tmp_path),
         "UNIQUEID_URL": core.uniqueid_url,
         "POLICY_INGEST_URL": core.policy_ingest_url,
         "ARCHIVEINTERFACE_URL": core.archive_url,
         "METADATA_INGEST_URL": core.metadata_ingest_url,
-        "PEEWEE_URL": f"sqliteext:///{tmp_path / 'db.sqlite3'}",
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    app.forget()
-    app.current()
-    orm.OrmSync.update_tables()
-    yield tmp_path
-    app.forget()
-    DB.close_all()
-    DB.initialize(None)
+    with configured(tmp_path, settings, monkeypatch):
+        yield tmp_path
 
 
 @pytest.fixture

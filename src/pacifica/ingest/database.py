@@ -5,6 +5,7 @@ configured database.
 """
 
 import functools
+import math
 import os
 import threading
 import time
@@ -108,8 +109,8 @@ _inherited: list[object] = []
 class _Trusting(PooledDatabase):  # type: ignore[misc]  # peewee has no types
     """A pool that asks the server whether a connection lives only when it was idle for a while.
 
-    peewee asks each time, and each of our transactions is so short that the question took a fifth of it.  One that dies
-    within that time is met by `transactions`, which tries again.
+    peewee asks each time, which is a round trip more for transactions that have a few.  A connection that dies meanwhile is
+    met by `transactions`, which tries again.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (peewee has no types)
@@ -118,7 +119,7 @@ class _Trusting(PooledDatabase):  # type: ignore[misc]  # peewee has no types
         self._used: dict[object, float] = {}
 
     def _is_closed(self, conn: object) -> bool:
-        idle_s = time.monotonic() - self._used.pop(self.conn_key(conn), 0.0)
+        idle_s = time.monotonic() - self._used.pop(self.conn_key(conn), -math.inf)
         return idle_s >= FRESH_S and bool(super()._is_closed(conn))
 
     def _close(self, conn: object, close_conn: bool = False) -> None:  # noqa: FBT001, FBT002 (peewee's)

@@ -155,7 +155,7 @@ class Elements:
             self._at += 1
 
     def _run(self) -> list[Any]:
-        """As many elements as surely are whole; one by one they take three times as long."""
+        """As many elements as surely are whole; one by one they take longer."""
         end = self._text.rfind("},", self._at, self._at + _RUN) + 1
         if not end or self._at < self._run_from:
             return []
