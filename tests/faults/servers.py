@@ -57,9 +57,10 @@ GAP_S = (0.2, 1.5)
 CLIENTS = 4
 #: How often the end is looked for, in seconds.
 REST_EVERY_S = 0.3
-#: The longest time that a chapter may take, and one in which each pair is to be seen once, in seconds.
+#: The longest time that a chapter may take, and one in which each pair is to be seen once, in seconds.  It ends as soon as
+#: each was seen, which takes a minute, and several on a busy machine: each "remove" is a program that has to start.
 CHAPTER_S = 900.0
-PAIRS_S = 120.0
+PAIRS_S = 480.0
 #: A request that hangs for ever is given up by the service after its own time limit, in seconds, 300 at most.
 FOR_EVER_S = 3600.0
 GIVEN_UP_S = 300.0
