@@ -193,6 +193,13 @@ def test_a_list_is_the_same_however_much_of_it_is_decoded_at_once(
     assert found == document
 
 
+@pytest.mark.parametrize("number", ["1.5", "-2", "1e9", "1.25E-7", "-0.5e+10"])
+def test_a_number_is_whole_wherever_its_text_is_cut(number: str) -> None:
+    text = f"[{number}, {number}]".encode()
+    for cut in range(1, len(text)):
+        assert list(Elements([text[:cut], text[cut:]])) == [json.loads(number)] * 2
+
+
 def test_what_only_looks_like_the_end_of_an_object_is_tried_once() -> None:
     count = 3000
     decoder = Mock(wraps=strict_json._DECODER)

@@ -48,6 +48,7 @@ _SHOWN: Final = 80
 _ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+_NUMBER_GOES_ON: Final = re.compile(r"[-+.0-9eE]*")
 _BYTE_ORDER_MARK: Final = "\ufeff"
 #: How many characters of a list are decoded at once, as far as its elements are objects.
 _RUN: Final = 1 << 15
@@ -197,8 +198,8 @@ class Elements:
                 msg = f"lists and objects lie more than {MAX_DEPTH} deep in each other"
                 raise ValueError(msg) from None
             else:
-                # So may a number that ends with the piece.
-                if end < len(self._text) or not self._more():
+                # So may a number that ends with the piece, or of which only the beginning is one yet.
+                if _NUMBER_GOES_ON.fullmatch(self._text, end) is None or not self._more():
                     self._at = end
                     return value
 
