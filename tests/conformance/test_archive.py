@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,7 @@ def test_reading_back_goes_on_behind_one_that_is_longer_than_it_was(
     parcels = [parcel(number(), holder, 0, 100) for _ in range(5)]
     archive.ship(parcels, ignore, Shipment())
     archive.flush()
-    asked = [*parcels[:2], replace(parcels[2], size_bytes=99), *parcels[3:]]
+    asked = [*parcels[:2], parcels[2]._replace(size_bytes=99), *parcels[3:]]
     found = list(archive.digests(asked, ignore))
     good = (parcels[0].digest.value, 100)
     assert (*found[:2], *found[3:]) == (good, good, good, good)

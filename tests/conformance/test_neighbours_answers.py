@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +325,7 @@ def test_an_id_counts_as_taken_when_what_lies_there_cannot_be_ours(
     looks: list[Reply], tmp_path: Path, *, is_taken: bool
 ) -> None:
     refused = Reply(raw=error("500 Error", "", "ArchiveInterfaceError: [Errno 13] Permission denied: '/a/5'"))
-    sent = replace(_parcel(tmp_path), digest=Digest(algorithm="md5", value=hashlib.md5(BODY).hexdigest()))
+    sent = _parcel(tmp_path)._replace(digest=Digest(algorithm="md5", value=hashlib.md5(BODY).hexdigest()))
     with Rogue(refused, *looks) as rogue, pytest.raises(IdTaken if is_taken else NeighbourDown):
         HttpArchive(rogue.url, timeouts=HASTY).store(sent, _ignore)
 

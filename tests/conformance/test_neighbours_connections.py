@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +117,7 @@ def test_progress_is_told_while_a_long_file_is_sent(tmp_path: Path) -> None:
 
 
 def test_a_holder_that_cannot_be_read_is_not_blamed_on_the_network(tmp_path: Path) -> None:
-    sent = replace(parcel(tmp_path, 5), holder=tmp_path / "gone")
+    sent = parcel(tmp_path, 5)._replace(holder=tmp_path / "gone")
     with (
         Rogue(Reply(raw=created(5))) as rogue,
         pytest.raises(NeighbourDown, match="gone cannot be read: No such file"),

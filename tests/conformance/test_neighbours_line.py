@@ -2,7 +2,6 @@
 
 import hashlib
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,7 +206,7 @@ def test_a_move_that_is_refused_stops_what_follows_and_no_other(tmp_path: Path) 
 def test_long_files_and_long_paths_are_moved_by_few(tmp_path: Path) -> None:
     for sent, together in (
         (parcels(tmp_path, 9, 1 << 19), 2),
-        ([replace(one, holder=Path("/" + "a" * 4000)) for one in parcels(tmp_path, 9)], 4),
+        ([one._replace(holder=Path("/" + "a" * 4000)) for one in parcels(tmp_path, 9)], 4),
     ):
         seen: list[int] = []
         shipment = Shipment()

@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from pacifica.ingest.core.errors import BadMetadata, BadPath
 from pacifica.ingest.core.paths import METADATA, is_metadata, member_path
@@ -49,8 +49,7 @@ class Limits:
     metadata_bytes: int = 512 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """One file of a bundle.
 
     Attributes:

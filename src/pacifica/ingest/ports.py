@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pacifica.ingest.core.digests import Digest
 from pacifica.ingest.core.jobs import Claim, Job, Series, Status
@@ -86,8 +86,7 @@ class Policy(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+class Parcel(NamedTuple):
     """A file on its way to the archive.
 
     Attributes:

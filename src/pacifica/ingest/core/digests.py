@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pacifica.ingest.core.errors import DigestMismatch
 from pacifica.ingest.core.strict_json import shown
@@ -58,8 +58,7 @@ def allowed(min_hash: str) -> list[str]:
     return [name for name, algorithm in ALGORITHMS.items() if algorithm.strength_bits >= least]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Digest:
+class Digest(NamedTuple):
     """A named digest.
 
     Attributes:

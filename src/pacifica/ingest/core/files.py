@@ -7,8 +7,7 @@ this.
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, overload
+from typing import Final, NamedTuple, overload
 
 from pacifica.ingest.core.digests import ALGORITHMS, Digest
 
@@ -20,9 +19,8 @@ _PLACES: Final = {name: place for place, name in enumerate(_ALGORITHMS)}
 _NONE: Final = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
-    """One file as the metadata names it.
+class FileEntry(NamedTuple):
+    """One file as the metadata names it.  A named tuple, as it is made many times for each of a million files.
 
     Attributes:
         seq: its place among the files of the document, from 0.

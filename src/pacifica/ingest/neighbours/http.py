@@ -38,8 +38,9 @@ _MAX_ANSWER: Final = MIB
 _MAX_WORDS: Final = 500
 
 _JSON: Final = {"Content-Type": "application/json"}
-#: A JSON body of that many bytes at most is kept in memory; a longer one is made again to be sent.
-_KEPT: Final = 8 * MIB
+#: A JSON body of that many bytes at most is kept in memory, which is one of 100,000 files; a longer one is made again to be
+#: sent.
+_KEPT: Final = 40 * MIB
 #: Elements of a JSON list that are written at a time.
 _PIECE: Final = 256
 
@@ -382,7 +383,9 @@ def _written(document: Iterable[object]) -> tuple[Body, int]:
         length += len(piece)
         if length <= _KEPT:
             kept.append(piece)
-    return (b"".join(kept) if length <= _KEPT else _pieces(document)), length
+        else:
+            kept.clear()
+    return (iter(kept) if length <= _KEPT else _pieces(document)), length
 
 
 def _pieces(document: Iterable[object]) -> Iterator[bytes]:
