@@ -13,7 +13,9 @@ import pytest
 
 from pacifica.ingest.core.digests import Digest
 from pacifica.ingest.core.errors import IdTaken, NeighbourDown, NoSpace, Stopping, Unavailable
-from pacifica.ingest.local.archive import BACKLOG, SMALL, SYNC_EVERY, FolderArchive
+from pacifica.ingest.local.archive import FolderArchive
+from pacifica.ingest.local.landing import BACKLOG, SHARE
+from pacifica.ingest.local.objects import SMALL, SYNC_EVERY
 from pacifica.ingest.local.root import MARKER, ProcessMemory
 from pacifica.ingest.ports import Parcel, Shipment
 
@@ -183,8 +185,8 @@ def test_nothing_gets_its_name_before_it_is_durable(
         durable.add(os.fstat(handle).st_ino)
         fsync(handle)
 
-    def note_link(source: Path, target: Path) -> None:
-        named.append((source.stat().st_ino in durable, Path(target)))
+    def note_link(source: str, target: Path) -> None:
+        named.append((Path(source).stat().st_ino in durable, Path(target)))
         link(source, target)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
@@ -203,8 +205,8 @@ def test_nothing_gets_its_name_before_it_is_durable(
 def test_on_a_file_system_without_links_objects_land_and_are_not_overwritten(
     root: Path, holder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_source: Path, target: Path) -> None:
-        if not target.parent.exists():
+    def refuse(_source: str, target: str) -> None:
+        if not Path(target).parent.exists():
             raise FileNotFoundError(target)
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
@@ -368,8 +370,8 @@ def test_nothing_more_is_begun_when_one_of_many_failed(archive: FolderArchive, r
     other.write_bytes(b"other bytes")
     shipment = Shipment()
     with pytest.raises(IdTaken):
-        archive.ship([parcel(file_id, other) for file_id in range(7, 7 + 2 * BACKLOG)], ignore, shipment)
-    assert len(shipment.begun) <= BACKLOG
+        archive.ship([parcel(file_id, other) for file_id in range(7, 7 + 2 * BACKLOG * SHARE)], ignore, shipment)
+    assert len(shipment.begun) <= BACKLOG * SHARE
     assert len(everything(root)) == len(shipment.begun)
 
 
@@ -483,7 +485,7 @@ def test_what_it_left_behind_itself_is_not_taken_for_what_somebody_else_stored(
     source, other = tmp_path / "source", tmp_path / "other"
     source.write_bytes(b"moved")
     other.hardlink_to(source)  # so that it is copied
-    left = archive._temporary(Path(archive.location(7)))
+    left = Path(archive._objects._temporary(7))
     left.parent.mkdir(parents=True)
     left.write_bytes(b"mov")
     with pytest.raises(NeighbourDown, match="attempt that failed"):

@@ -28,6 +28,7 @@ __all__ = [
     "connected",
     "found",
     "insert",
+    "insert_all",
     "insert_new",
     "insert_once",
     "open_database",
@@ -392,22 +393,45 @@ def insert_new(
         common: column → value of all rows.
 
     """
+    _insert_rows(table, columns, rows, common, new=True)
+
+
+def insert_all(
+    table: type[peewee.Model], columns: tuple[str, ...], rows: Sequence[Sequence[object]], **common: object
+) -> None:
+    """As `insert_new`, of rows whose keys must all be free.
+
+    Raises:
+        peewee.IntegrityError: one is taken; not retryable.
+
+    """
+    _insert_rows(table, columns, rows, common, new=False)
+
+
+def _insert_rows(
+    table: type[peewee.Model],
+    columns: tuple[str, ...],
+    rows: Sequence[Sequence[object]],
+    common: Mapping[str, object],
+    *,
+    new: bool,
+) -> None:
     if not rows:
         return
     same = list(common.values())
     if _takes_arrays(table):
-        text = _array_insertion(table, columns, tuple(common))
+        text = _array_insertion(table, columns, tuple(common), new=new)
         _of(table).execute_sql(text, [*same, *(list(values) for values in zip(*rows, strict=True))])
     else:
-        text = _insertion(_kind(table), table, (*columns, *common), len(rows))
+        text = _insertion(_kind(table), table, (*columns, *common), len(rows), new=new)
         _of(table).execute_sql(text, [value for row in rows for value in (*row, *same)])
 
 
 @functools.lru_cache(maxsize=32)
-def _insertion(_for: str, table: type[peewee.Model], columns: tuple[str, ...], count: int) -> str:
+def _insertion(_for: str, table: type[peewee.Model], columns: tuple[str, ...], count: int, *, new: bool) -> str:
     nothing = [[0] * len(columns)] * count
-    fields = [getattr(table, column) for column in columns]
-    text: str = table.insert_many(nothing, fields=fields).on_conflict_ignore().sql()[0]
+    query = table.insert_many(nothing, fields=[getattr(table, column) for column in columns])
+    text: str = (query.on_conflict_ignore() if new else query).sql()[0]
     return text
 
 
@@ -417,11 +441,12 @@ def _takes_arrays(table: type[peewee.Model]) -> bool:
 
 
 @functools.lru_cache(maxsize=32)
-def _array_insertion(table: type[peewee.Model], columns: tuple[str, ...], common: tuple[str, ...]) -> str:
+def _array_insertion(table: type[peewee.Model], columns: tuple[str, ...], common: tuple[str, ...], *, new: bool) -> str:
     types, fields = _of(table).field_types, table._meta.fields
     names = ", ".join(f'"{fields[column].column_name}"' for column in (*common, *columns))
     kinds = (types.get(fields[column].field_type, fields[column].field_type) for column in columns)
     arrays = ", ".join(f"%s::{kind}[]" for kind in kinds)
     chosen = ", ".join([*(["%s"] * len(common)), "rows.*"])
     name = table._meta.table_name
-    return f'INSERT INTO "{name}" ({names}) SELECT {chosen} FROM unnest({arrays}) AS rows ON CONFLICT DO NOTHING'  # noqa: S608 (our names)
+    text = f'INSERT INTO "{name}" ({names}) SELECT {chosen} FROM unnest({arrays}) AS rows'  # noqa: S608 (our names)
+    return f"{text} ON CONFLICT DO NOTHING" if new else text

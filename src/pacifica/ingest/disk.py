@@ -1,4 +1,4 @@
-"""What the adapters that keep files on a disk share: durable names, and the fault of a full disk.
+"""What the adapters that read and keep files on a disk share: durable names, open files, and the fault of a full disk.
 
 Not a file store: `staging` and `local.archive` are.
 """
@@ -6,16 +6,42 @@ Not a file store: `staging` and `local.archive` are.
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pacifica.ingest.core.errors import NoSpace
 
-__all__ = ["CANNOT", "begin_writing_out", "fsync_file", "fsync_folder", "link", "make_folder", "publish", "space"]
+__all__ = [
+    "CANNOT",
+    "Holders",
+    "begin_writing_out",
+    "fsync_file",
+    "fsync_folder",
+    "link",
+    "make_folder",
+    "publish",
+    "space",
+]
 
 #: The file system has no hard links or denies this one, or the kernel cannot copy between these two files.
 CANNOT = {errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Holders(ExitStack):
+    """Files that hold what is to be sent or copied, each opened once; closed at the end of the block."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        super().__init__()
+        self._files: dict[Path, BinaryIO] = {}
+
+    def of(self, path: Path) -> BinaryIO:
+        """The file of a path.  Raises `OSError`."""
+        if path not in self._files:
+            self._files[path] = self.enter_context(path.open("rb", buffering=0))
+        return self._files[path]
 
 
 def fsync_file(path: Path) -> None:
@@ -48,7 +74,7 @@ def make_folder(folder: Path) -> None:
     fsync_folder(folder.parent)
 
 
-def publish(temp: Path, final: Path) -> None:
+def publish(temp: str | Path, final: str | Path) -> None:
     """Give a finished file its name.  Raises `FileExistsError` when that is taken, and changes nothing then."""
     try:
         link(temp, final)
@@ -56,21 +82,21 @@ def publish(temp: Path, final: Path) -> None:
         if fault.errno not in CANNOT:
             raise
         # The file system has no links: nothing better is to be had than to look first.
-        if final.exists():
+        if Path(final).exists():
             raise FileExistsError(final) from fault
-        temp.rename(final)
+        Path(temp).rename(final)
 
 
-def link(temp: Path, final: Path) -> None:
+def link(temp: str | Path, final: str | Path) -> None:
     """The one step that cannot overwrite, on either system."""
     if os.name == "nt":
-        temp.rename(final)
+        Path(temp).rename(final)
         return
     try:
         os.link(temp, final)
     except FileExistsError:
         # A network file system that repeats a request complains about what its first try did.
-        if not final.samefile(temp):
+        if not Path(final).samefile(temp):
             raise
 
 

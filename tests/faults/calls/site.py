@@ -28,7 +28,7 @@ from pacifica.ingest.core.paths import canonical
 from pacifica.ingest.core.states import Kind
 from pacifica.ingest.database import DB
 from pacifica.ingest.intake import Body
-from pacifica.ingest.local import archive as local_archive
+from pacifica.ingest.local import landing, objects
 from pacifica.ingest.orm import OrmSync
 from pacifica.ingest.testing import BundleBuilder, ManualClock, MemoryQueue
 from tests.faults.oracle import Evidence, Found, JobSeen, Sent
@@ -56,7 +56,8 @@ FILES = {"a.txt": b"first", "deep/er/b.bin": bytes(range(256)) * 160, "ü": b""}
 def make_small() -> None:
     """Let small files pass what long ones do, and few files several windows."""
     vars(deposit)["WINDOW_FILES"] = 2
-    vars(local_archive).update(SMALL=8192, PIECE=16384, SYNC_EVERY=32768)
+    vars(objects).update(SMALL=8192, PIECE=16384, SYNC_EVERY=32768)
+    vars(landing)["SMALL"] = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

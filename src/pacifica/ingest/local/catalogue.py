@@ -13,6 +13,7 @@ import peewee
 from pacifica.ingest.core.errors import BadMetadata, Conflict
 from pacifica.ingest.core.metadata import Entry, Registration
 from pacifica.ingest.core.paths import canonical
+from pacifica.ingest.database import insert, insert_all
 from pacifica.ingest.ports import RegisteredFile
 from pacifica.ingest.tables import CatalogueFile, CatalogueTransaction
 from pacifica.ingest.transactions import retried
@@ -21,19 +22,19 @@ __all__ = ["LocalCatalogue"]
 
 #: Rows of one INSERT; below the limits on parameters of every database.
 BATCH = 500
-#: Key of a file entry → column.
+#: Key of a file entry → column, and what kind of value it takes.
 COLUMNS = {
-    "_id": CatalogueFile.file_id,
-    "name": CatalogueFile.name,
-    "subdir": CatalogueFile.subdir,
-    "size": CatalogueFile.size_bytes,
-    "hashtype": CatalogueFile.hashtype,
-    "hashsum": CatalogueFile.hashsum,
-    "mimetype": CatalogueFile.mimetype,
-    "mtime": CatalogueFile.mtime,
-    "ctime": CatalogueFile.ctime,
+    "_id": ("file_id", int),
+    "name": ("name", str),
+    "subdir": ("subdir", str),
+    "size": ("size_bytes", int),
+    "hashtype": ("hashtype", str),
+    "hashsum": ("hashsum", str),
+    "mimetype": ("mimetype", str),
+    "mtime": ("mtime", str),
+    "ctime": ("ctime", str),
 }
-NUMBERS = {"_id", "size"}
+NAMES = tuple(name for name, _ in COLUMNS.values())
 
 
 class LocalCatalogue:
@@ -41,17 +42,16 @@ class LocalCatalogue:
 
     def register(self, job_id: int, document: Registration) -> None:
         """See `ports.Catalogue.register`."""
-        others = [entry for entry in document if entry["destinationTable"] != "Files"]
-        self._insert(_transaction(job_id, others), document)
+        self._insert(job_id, document)
 
     @retried(atomic=True)
-    def _insert(self, transaction: dict[str, object], document: Registration) -> None:
-        job_id = transaction["job_id"]
-        rows = ((*_row(entry), job_id) for entry in document if entry["destinationTable"] == "Files")
+    def _insert(self, job_id: int, document: Registration) -> None:
+        others: list[Entry] = []
+        rows = (_row(entry) for entry in _files(document, others))
         try:
-            CatalogueTransaction.insert(**transaction).execute()
             while batch := list(itertools.islice(rows, BATCH)):
-                CatalogueFile.insert_many(batch, fields=[*COLUMNS.values(), CatalogueFile.job_id]).execute()
+                insert_all(CatalogueFile, NAMES, batch, job_id=job_id)
+            insert(CatalogueTransaction, **_transaction(job_id, others))
         except peewee.IntegrityError as fault:
             msg = f"Transaction {job_id}, or the id of one of its files, is in the catalogue already."
             raise Conflict(msg) from fault
@@ -100,19 +100,31 @@ def _first(entries: Sequence[Entry], key: str) -> str:
     raise BadMetadata([f"Transactions.{key} is missing"])
 
 
-def _row(entry: Entry) -> Iterator[object]:
-    for key in COLUMNS:
-        value = entry.get(key)
+def _files(document: Registration, others: list[Entry]) -> Iterator[Entry]:
+    """The entries of files; the others are added to a list, so that a long document is read once."""
+    for entry in document:
+        if entry["destinationTable"] == "Files":
+            yield entry
+        else:
+            others.append(entry)
+
+
+def _row(entry: Entry) -> list[object]:
+    return [
+        value if type(value := entry.get(key)) is kind else _converted(entry, key, kind)
+        for key, (_, kind) in COLUMNS.items()
+    ]
+
+
+def _converted(entry: Entry, key: str, kind: type) -> object:
+    value = entry.get(key)
+    fault: Exception | None = None
+    if value is not None:
         try:
-            yield int(value) if key in NUMBERS else _text(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as fault:
-            raise BadMetadata([f"{entry.get('name')!r}: {key} {value!r} cannot be registered"]) from fault
-
-
-def _text(value: object) -> str:
-    if value is None:
-        raise TypeError
-    return str(value)
+            return kind(value)
+        except (TypeError, ValueError) as other:
+            fault = other
+    raise BadMetadata([f"{entry.get('name')!r}: {key} {value!r} cannot be registered"]) from fault
 
 
 def _registered(row: Any) -> RegisteredFile:  # noqa: ANN401 (a peewee row)

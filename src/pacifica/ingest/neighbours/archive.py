@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from http import HTTPStatus
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from pacifica.ingest.core.errors import IdTaken, NeighbourDown
+from pacifica.ingest.disk import Holders
 from pacifica.ingest.neighbours.http import KIB, MIB, TIMEOUTS, Answer, Client, Timeouts, whole
 from pacifica.ingest.neighbours.line import Line
-from pacifica.ingest.neighbours.voyage import BURST, Holders, Voyage
+from pacifica.ingest.neighbours.voyage import BURST, Voyage
 from pacifica.ingest.ports import Parcel, Progress, Shipment
 
 __all__ = ["HttpArchive"]
@@ -147,18 +149,16 @@ class HttpArchive:
         left = deque(parcels)
         while left:
             with self._client.line() as line:
-                count = 1
+                asked = _ask_for(line, [left[0]])
                 while left and line.is_open:
-                    group = [left[place] for place in range(min(count, len(left)))]
-                    line.send(b"".join(line.lead("GET", f"/{parcel.file_id}") for parcel in group))
-                    for parcel in group:
-                        found = self._digest(line, parcel, progress)
-                        left.popleft()
-                        yield found
-                        if not line.is_open:
-                            break
-                    # The first answer tells whether the archive keeps a connection.
-                    count = BURST
+                    found = self._digest(line, left[0], progress)
+                    left.popleft()
+                    asked -= 1
+                    yield found
+                    # The first answer tells whether the archive keeps a connection: only then others are asked for before
+                    # theirs, and the archive reads the next ones while these are digested.
+                    if line.is_open and asked < BURST:
+                        asked += _ask_for(line, [*islice(left, asked, asked + BURST)])
 
     def _digest(self, line: Line, parcel: Parcel, progress: Progress) -> tuple[str, int]:
         head = line.head()
@@ -252,6 +252,13 @@ def _object(file_id: int) -> str:
 
 def _nothing_of(file_id: int) -> str:
     return f"/{file_id}?byte_range=0-0"
+
+
+def _ask_for(line: Line, parcels: Sequence[Parcel]) -> int:
+    """Ask for objects; returns for how many."""
+    if parcels:
+        line.send(b"".join(line.lead("GET", _object(parcel.file_id)) for parcel in parcels))
+    return len(parcels)
 
 
 def _is_unclear(answer: Answer) -> bool:

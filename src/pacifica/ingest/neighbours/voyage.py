@@ -10,17 +10,17 @@ request came to its end.
 import os
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from http import HTTPStatus
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from pacifica.ingest.core.errors import ArchiveMismatch, NeighbourDown, Stopping, Unavailable
+from pacifica.ingest.disk import Holders
 from pacifica.ingest.neighbours.http import KIB, Answer, whole
 from pacifica.ingest.neighbours.line import Line, LineFault
 from pacifica.ingest.ports import Parcel, Progress, Shipment
 
-__all__ = ["BURST", "Holders", "Voyage"]
+__all__ = ["BURST", "Voyage"]
 
 #: So many requests are sent together, and as many may be unanswered meanwhile.
 BURST: Final = 64
@@ -28,21 +28,6 @@ BURST: Final = 64
 BURST_BYTES: Final = 64 * KIB
 #: When something went wrong, the archive has so long, in seconds, to say what it has.
 LAST_WORDS_S: Final = 1.0
-
-
-class Holders(ExitStack):
-    """The files that hold parcels, each opened once; closed at the end of the block."""
-
-    def __init__(self) -> None:
-        """Open nothing yet."""
-        super().__init__()
-        self._files: dict[Path, BinaryIO] = {}
-
-    def of(self, parcel: Parcel) -> BinaryIO:
-        """The file of a parcel.  Raises `OSError`."""
-        if parcel.holder not in self._files:
-            self._files[parcel.holder] = self.enter_context(parcel.holder.open("rb", buffering=0))
-        return self._files[parcel.holder]
 
 
 class Voyage:
@@ -134,7 +119,7 @@ class Voyage:
 
     def _read(self, parcel: Parcel) -> bytes:
         try:
-            content = os.pread(self._holders.of(parcel).fileno(), parcel.size_bytes, parcel.offset)
+            content = os.pread(self._holders.of(parcel.holder).fileno(), parcel.size_bytes, parcel.offset)
         except OSError as fault:
             raise _unreadable(parcel, fault) from fault
         if len(content) < parcel.size_bytes:
@@ -143,7 +128,7 @@ class Voyage:
 
     def _send_long(self, parcel: Parcel) -> None:
         try:
-            file = self._holders.of(parcel)
+            file = self._holders.of(parcel.holder)
         except OSError as fault:
             raise _unreadable(parcel, fault) from fault
         self._begin([parcel])
