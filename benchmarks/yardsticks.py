@@ -145,13 +145,23 @@ def fsync_loop(work: Path, size_bytes: int, count: int) -> dict[str, float]:
         took = []
         for number in range(count):
             began = time.monotonic()
-            _durable(folder, number, bytes(size_bytes), sync_folder=True)
+            _durable([f"{folder}/{number}"], bytes(size_bytes))
+            _fsync(folder)
             took.append(time.monotonic() - began)
     return {"median ms": statistics.median(took) * 1000, "files/s": count / sum(took)}
 
 
-def durable_files(work: Path, size_bytes: int, count: int, threads: int) -> dict[str, float]:
-    """Write, fsync and rename many files with some threads, a thousand a folder; then fsync the folders."""
+def durable_files(work: Path, size_bytes: int, count: int, threads: int, together: int = 1) -> dict[str, float]:
+    """Write, fsync and rename many files with some threads, a thousand a folder; then fsync the folders.
+
+    Args:
+        work: where a folder is made for them.
+        size_bytes: of each.
+        count: how many.
+        threads: that work at once.
+        together: so many are written by a thread before the first of them is synced.
+
+    """
     content = os.urandom(size_bytes)
     with _empty(work / "durable") as folder:
         folders = [folder / str(number) for number in range(count // 1000 + 1)]
@@ -160,29 +170,31 @@ def durable_files(work: Path, size_bytes: int, count: int, threads: int) -> dict
         began = time.monotonic()
         with ThreadPoolExecutor(threads) as pool:
             for thread in range(threads):
-                pool.submit(_durable_share, folders, range(thread, count, threads), content)
+                pool.submit(_durable_share, folders, range(thread, count, threads), content, together)
         for one in folders:
             _fsync(one)
         seconds = time.monotonic() - began
     return {"seconds": seconds, "files/s": count / seconds}
 
 
-def _durable_share(folders: list[Path], numbers: range, content: bytes) -> None:
-    for number in numbers:
-        _durable(folders[number // 1000], number, content, sync_folder=False)
+def _durable_share(folders: list[Path], numbers: range, content: bytes, together: int) -> None:
+    for start in range(0, len(numbers), together):
+        group = numbers[start : start + together]
+        _durable([f"{folders[number // 1000]}/{number}" for number in group], content)
 
 
-def _durable(folder: Path, number: int, content: bytes, *, sync_folder: bool) -> None:
-    part, final = f"{folder}/{number}.part", f"{folder}/{number}"
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
+def _durable(finals: list[str], content: bytes) -> None:
+    """Make files, each step of all before the next one."""
+    handles = [os.open(f"{final}.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644) for final in finals]
+    for handle in handles:
         os.write(handle, content)
+        if len(handles) > 1:
+            os.posix_fadvise(handle, 0, len(content), os.POSIX_FADV_DONTNEED)  # Linux begins to write it out
+    for handle in handles:
         os.fsync(handle)
-    finally:
         os.close(handle)
-    os.rename(part, final)  # noqa: PTH104 (paths as text are part of what is cheap)
-    if sync_folder:
-        _fsync(folder)
+    for final in finals:
+        os.rename(f"{final}.part", final)  # noqa: PTH104 (paths as text are part of what is cheap)
 
 
 @contextmanager

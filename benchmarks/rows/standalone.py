@@ -6,10 +6,12 @@ from benchmarks.results import RowResult
 from benchmarks.rounds import carry, turns
 from benchmarks.services import OURS, Bench
 from pacifica.ingest.local.archive import THREADS
+from pacifica.ingest.local.landing import SHARE
 
 __all__ = ["standalone"]
 
 COPY, LOOP = "cp + sha1sum + sync", f"write, fsync, rename, {THREADS} threads"
+IN_STEPS = f"the same with {SHARE} files a step"
 
 
 def standalone(bench: Bench, result: RowResult) -> None:
@@ -21,8 +23,9 @@ def standalone(bench: Bench, result: RowResult) -> None:
             with bench.standalone() as service:
                 result.put(str(shape), OURS, number, carry(service, bench, shape))
         result.put(str(long), COPY, number, yardsticks.copy_and_digest(bench.bundle(long), bench.work))
-        loop = yardsticks.durable_files(bench.work, many.size_bytes, many.files, THREADS)
-        result.put(str(many), LOOP, number, loop)
+        for who, together in ((LOOP, 1), (IN_STEPS, SHARE)):
+            loop = yardsticks.durable_files(bench.work, many.size_bytes, many.files, THREADS, together)
+            result.put(str(many), who, number, loop)
     for shape, who, share in ((long, COPY, 0.6), (many, LOOP, 0.7)):
         case = str(shape)
         result.expect(f"× {who}", result.ratio((case, who, "seconds"), (case, OURS, "work s")), at_least=share)
