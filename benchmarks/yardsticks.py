@@ -169,8 +169,9 @@ def durable_files(work: Path, size_bytes: int, count: int, threads: int, togethe
             one.mkdir()
         began = time.monotonic()
         with ThreadPoolExecutor(threads) as pool:
-            for thread in range(threads):
-                pool.submit(_durable_share, folders, range(thread, count, threads), content, together)
+            shares = (range(thread, count, threads) for thread in range(threads))
+            for done in [pool.submit(_durable_share, folders, share, content, together) for share in shares]:
+                done.result()
         for one in folders:
             _fsync(one)
         seconds = time.monotonic() - began

@@ -2,10 +2,11 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 
 from pacifica.ingest.core.digests import Digest
 from pacifica.ingest.core.errors import IdTaken, NeighbourDown, NoSpace, Stopping, Unavailable
-from pacifica.ingest.local.archive import FolderArchive
+from pacifica.ingest.local import objects
+from pacifica.ingest.local.archive import THREADS, FolderArchive
 from pacifica.ingest.local.landing import BACKLOG, SHARE
 from pacifica.ingest.local.objects import SMALL, SYNC_EVERY
 from pacifica.ingest.local.root import MARKER, ProcessMemory
@@ -549,3 +551,68 @@ def test_many_files_of_several_threads_all_land(archive: FolderArchive, holder: 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(store, range(1, 301, 75)))
     assert all(Path(archive.location(file_id)).read_bytes() == b"some bytes" for file_id in range(1, 301))
+
+
+def test_the_files_of_a_share_are_written_before_one_is_synced_and_synced_before_one_gets_its_name(
+    archive: FolderArchive, holder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def noting(name: str) -> Callable[..., object]:
+        call: Callable[..., object] = getattr(os, name)
+
+        def note(*arguments: object) -> object:
+            steps.append(name)
+            return call(*arguments)
+
+        return note
+
+    archive.store(parcel(6, holder), ignore)  # makes the folders
+    for name in ("write", "fsync", "link"):
+        monkeypatch.setattr(os, name, noting(name))
+    archive.ship([parcel(file_id, holder) for file_id in range(7, 7 + SHARE)], ignore, Shipment())
+    assert steps == ["write"] * SHARE + ["fsync"] * SHARE + ["link"] * SHARE
+
+
+@pytest.mark.parametrize("broken", ["fsync", "link"])
+def test_a_file_that_the_disk_refuses_is_alone_with_it(
+    archive: FolderArchive, root: Path, holder: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    call: Callable[..., None] = getattr(os, broken)
+    times = itertools.count(1)
+
+    def second_fails(*arguments: object) -> None:
+        if next(times) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        call(*arguments)
+
+    archive.store(parcel(6, holder), ignore)
+    before = open_files()
+    shipment = Shipment()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, broken, second_fails)
+        with pytest.raises(NeighbourDown):
+            archive.ship([parcel(file_id, holder) for file_id in (7, 8, 9)], ignore, shipment)
+    assert (ids(shipment.begun), ids(shipment.stored), ids(shipment.taken)) == ([7, 8, 9], [7, 9], [])
+    assert {Path(name).name for name in everything(root)} == {"6", "7", "9"}
+    assert open_files() == before
+
+
+def open_files() -> int:
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+@pytest.mark.timeout(60)
+def test_sources_that_grew_and_have_to_be_copied_do_not_wait_for_each_other(
+    archive: FolderArchive, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PIECE", 1024)
+    monkeypatch.setattr(objects, "SYNC_EVERY", 2048)
+    sources = [tmp_path / f"source-{number}" for number in range(8 * THREADS)]
+    for source in sources:
+        source.write_bytes(bytes(8192))
+        source.with_suffix(".other").hardlink_to(source)  # so that it is copied
+    shipment = Shipment()
+    archive.adopt_all([parcel(at, source, 1) for at, source in enumerate(sources, 7)], lambda: None, ignore, shipment)
+    assert len(shipment.stored) == len(sources) == len(everything(root))

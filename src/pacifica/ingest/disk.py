@@ -1,12 +1,12 @@
 """What the adapters that read and keep files on a disk share: durable names, open files, and the fault of a full disk.
 
-Not a file store: `staging` and `local.archive` are.
+Not a file store: `staging` and `local.objects` are.
 """
 
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +62,8 @@ def begin_writing_out(handle: int, offset: int, size_bytes: int) -> None:
     Linux takes it so when it is told that the part will not be needed; what is not on the disk yet stays in memory, too.
     """
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(handle, offset, size_bytes, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):  # it is a hint, and the fsync tells what is wrong
+            os.posix_fadvise(handle, offset, size_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def make_folder(folder: Path) -> None:

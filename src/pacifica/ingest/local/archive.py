@@ -114,6 +114,8 @@ class FolderArchive:
                         parcel = left.popleft()
                         shipment.begun.append(parcel)
                         landing.hold(parcel)
+                        if landing.fault is not None:
+                            break
                 finally:
                     landing.settle()
                     shipment.taken += held.taken

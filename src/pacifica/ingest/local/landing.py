@@ -16,9 +16,10 @@ from pacifica.ingest.ports import Parcel, Progress, Shipment
 
 __all__ = ["BACKLOG", "SHARE", "Landing"]
 
-#: Small parcels that one thread stores together, see `together`; each holds a descriptor then.
-SHARE = 32
-#: Those that one thread moves: fewer, as their bytes are on the disk already, and each waits for it by itself.
+#: Small parcels that one thread stores together, see `together`.  Each holds a descriptor then: all threads as many as the
+#: least that a system gives to a process, 256, leaves.
+SHARE = 16
+#: Those that one thread moves: fewer, as their bytes mostly are on the disk already, and each waits for it by itself.
 MOVED_SHARE = 8
 #: Shares and long parcels that are on their way at most.
 BACKLOG = 16
@@ -56,7 +57,7 @@ class Landing:
             self._end([parcel], [IdTaken(parcel.file_id, parcel.path)])
         else:
             handle = self._objects.write(parcel.file_id, piece, progress)
-            self._hand_over([(parcel, self._objects.keep(parcel.file_id, parcel.path, handle, parcel.size_bytes))])
+            self._hand_over([(parcel, self._objects.keep(parcel.file_id, parcel.path, handle))])
 
     def hold(self, parcel: Parcel) -> None:
         """Begin to let an id hold a source; a long one in this thread, as copying it needs others."""
@@ -69,11 +70,13 @@ class Landing:
 
     def settle(self, keep: int = 0) -> None:
         """Wait until so many are left, and tell the shipment what became of the others."""
-        if not keep:
-            self._hand_over_share()
-        while len(self._waiting) > keep:
-            parcels, landed = self._waiting.popleft()
-            self._end(parcels, landed.result())
+        try:
+            if not keep:
+                self._hand_over_share()
+        finally:
+            while len(self._waiting) > keep:
+                parcels, landed = self._waiting.popleft()
+                self._end(parcels, landed.result())
 
     def _begin(self, parcel: Parcel) -> None:
         """Say so, and make the folder before threads need it."""

@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -80,10 +80,12 @@ class Objects:
     """The objects in one folder, each for itself.  What a method made has a durable name after `sync_folders` only."""
 
     def __init__(self, folder: Path, pool: Executor) -> None:
-        """Keep them below `folder`; the `pool` syncs long files while they are written, and folders."""
+        """Keep them below `folder`, whose folders the `pool` syncs."""
         self._folder = folder
         self._token = secrets.token_hex(8)
         self._pool = pool
+        #: Syncs long files while they are written; not the pool, in which one that has to be copied would wait for another.
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="archive sync")
         self._folder_of = functools.lru_cache(maxsize=1000)(self._folder_of_thousand)
 
     # --- places
@@ -139,7 +141,7 @@ class Objects:
 
         """
         handle = self.write(file_id, piece, lambda _: None)
-        return (yield from self.keep(file_id, path, handle, piece.size_bytes))
+        return (yield from self.keep(file_id, path, handle))
 
     def write(self, file_id: int, piece: Piece, progress: Progress) -> int:
         """Copy bytes to the temporary file of an id, for `keep`; returns its open descriptor.  Raises as `store`."""
@@ -158,12 +160,11 @@ class Objects:
             raise
         return handle
 
-    def keep(self, file_id: int, path: str, handle: int, size_bytes: int) -> Steps:
+    def keep(self, file_id: int, path: str, handle: int) -> Steps:
         """Make what `write` wrote durable and give it its name.  Raises as `store`."""
         final, temp = self._place(file_id), self._temporary(file_id)
         try:
             try:
-                begin_writing_out(handle, 0, size_bytes)
                 yield
                 os.fsync(handle)
             finally:
@@ -196,6 +197,8 @@ class Objects:
                 if done - synced >= SYNC_EVERY:
                     syncing, synced = self._sync(handle, syncing), done
                 progress(count)
+            # No more than that: the kernel forgets what is on the disk already, and it is to be read back.
+            begin_writing_out(handle, synced, done - synced)
         finally:
             if syncing is not None:
                 wait([syncing])
@@ -205,7 +208,7 @@ class Objects:
     def _sync(self, handle: int, before: "Future[None] | None") -> "Future[None]":
         if before is not None:
             before.result()
-        return self._pool.submit(os.fsync, handle)
+        return self._syncer.submit(os.fsync, handle)
 
     # --- a file becomes an object
 

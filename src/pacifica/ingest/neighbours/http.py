@@ -188,7 +188,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         wait_s: float | None = None,
     ) -> Answer:
-        """`ask` with a JSON list as the body; its elements are asked for twice when it is long, and never held together."""
+        """`ask` with a JSON list as the body; its elements are never held together, and asked for twice when the text is long."""
         body, length = _written(document)
         about = {**_JSON, "Content-Length": str(length), **(headers or {})}
         return self.ask(method, path, body=body, headers=about, wait_s=wait_s)
