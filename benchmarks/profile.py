@@ -1,8 +1,8 @@
 """Where the processor time of a worker goes: `python -m benchmarks.profile`.
 
-A timer of processor time interrupts the work a thousand times a second and notes where it was.  So nothing becomes slower
-by being counted, as small functions do under `cProfile`.  Seen is the main thread of the worker: not the other threads,
-the database or the neighbours, for which it waits.
+A timer of processor time interrupts the work a thousand times a second and notes where its main thread is.  So nothing
+becomes slower by being counted, as small functions do under `cProfile`.  What other threads spend counts where the main
+thread waits for them; the database and the neighbours are other processes, and are not seen.
 
 The pipeline runs in this process, on the neighbours and the database of rows 4 and 12, or of row 11.
 """
