@@ -32,6 +32,7 @@ from pacifica.ingest import app, orm
 from pacifica.ingest.config import Settings, standalone_settings
 from pacifica.ingest.core.states import Kind, Phase
 from pacifica.ingest.intake import Body
+from pacifica.ingest.testing import MemoryQueue
 
 __all__ = ["Sampler", "main"]
 
@@ -89,13 +90,6 @@ def _module(file: str) -> str:
     return file.removeprefix(_PACKAGE).removeprefix("/").removesuffix(".py").replace("/", ".")
 
 
-class _NoQueue:
-    """The work is done here."""
-
-    def send(self, job: object) -> None:
-        """Tell nobody."""
-
-
 def _settings(bench: Bench, sink: InstantNeighbours, folder: Path) -> Settings:
     """Those of a worker of `Bench.service`."""
     return Settings.model_validate(
@@ -111,7 +105,7 @@ def _settings(bench: Bench, sink: InstantNeighbours, folder: Path) -> Settings:
 
 
 def _service(settings: Settings) -> app.Service:
-    service = app.compose(settings, _NoQueue())
+    service = app.compose(settings, MemoryQueue())
     app.use(service)
     orm.prepare_schema(create=True)
     return service

@@ -5,7 +5,7 @@ Not a reader of files (`bundle`, `staging`).  Any floor may import this.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,7 +15,7 @@ from pacifica.ingest.core.strict_json import shown
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["ALGORITHMS", "Algorithm", "Announcement", "Digest", "Proof", "allowed"]
+__all__ = ["ALGORITHMS", "Algorithm", "Announcement", "Digest", "Proof", "allowed", "digested"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +119,32 @@ class Announcement:
 
     field: str
     digest: Digest
+
+
+def digested(
+    pieces: Iterable[bytes | memoryview], algorithm: str, progress: Callable[[int], object], most_bytes: int | None
+) -> tuple[str, int]:
+    """Digest and length of what comes, up to the piece that makes it longer than it may be.
+
+    Args:
+        pieces: the bytes, in order.
+        algorithm: one of `ALGORITHMS`.
+        progress: told the length of each piece, in bytes.
+        most_bytes: what is longer is not read to its end; None: any length.
+
+    Returns:
+        hexadecimal digest, and length in bytes; of what is too long, a length that is more than allowed.
+
+    """
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    length = 0
+    for piece in pieces:
+        length += len(piece)
+        if most_bytes is not None and length > most_bytes:
+            break
+        hasher.update(piece)
+        progress(len(piece))
+    return hasher.hexdigest(), length
 
 
 class Proof:

@@ -16,8 +16,8 @@ from pacifica.ingest.ports import Parcel, Progress, Shipment
 
 __all__ = ["BACKLOG", "SHARE", "Landing"]
 
-#: Small parcels that one thread stores together, see `together`.  Each holds a descriptor then: all threads as many as the
-#: least that a system gives to a process, 256, leaves.
+#: Small parcels that one thread stores together, see `together`.  Each holds a descriptor then, 128 with all threads: some
+#: systems give a process no more than 256.
 SHARE = 16
 #: Those that one thread moves: fewer, as their bytes mostly are on the disk already, and each waits for it by itself.
 MOVED_SHARE = 8

@@ -9,7 +9,6 @@ Not the archive: `archive` has many objects at a time, and tells faults of the d
 
 import filecmp
 import functools
-import hashlib
 import os
 import secrets
 import stat
@@ -20,6 +19,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from pacifica.ingest.core.digests import digested
 from pacifica.ingest.core.errors import IdTaken, NeighbourDown
 from pacifica.ingest.disk import CANNOT, begin_writing_out, fsync_file, fsync_folder, link, publish
 from pacifica.ingest.ports import Progress
@@ -56,7 +56,7 @@ def together(works: Sequence[Steps]) -> list[Path | Exception]:
     """Do some works step by step, each step of all before the next one.
 
     The disk is told of the bytes of all files before the first is waited for, so that one commit of the journal of its file
-    system serves many: half the time of one file after the other.
+    system serves many; row 11 of `docs/performance.md` has both ways.
 
     Returns:
         what each returned, or its fault.
@@ -280,16 +280,8 @@ class Objects:
             reason = f"nothing lies under the id {file_id}"
             raise NeighbourDown("archive", reason) from fault
         try:
-            hasher = hashlib.new(algorithm, usedforsecurity=False)
             most = PIECE if most_bytes is None else min(PIECE, most_bytes + 1)
-            size_bytes = 0
-            while content := os.read(handle, most):
-                size_bytes += len(content)
-                if most_bytes is not None and size_bytes > most_bytes:
-                    break
-                hasher.update(content)
-                progress(len(content))
-            return hasher.hexdigest(), size_bytes
+            return digested(iter(lambda: os.read(handle, most), b""), algorithm, progress, most_bytes)
         finally:
             os.close(handle)
 

@@ -3,16 +3,16 @@
 Source: `PUT`, `PATCH`, `GET`, `HEAD` and `DELETE /{id}`, measured on pacifica-archiveinterface 0.4.2 with its POSIX backend.
 """
 
-import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from pacifica.ingest.core.digests import digested
 from pacifica.ingest.core.errors import IdTaken, NeighbourDown
 from pacifica.ingest.disk import Holders
 from pacifica.ingest.neighbours.http import KIB, MIB, TIMEOUTS, Answer, Client, Timeouts, whole
@@ -142,7 +142,7 @@ class HttpArchive:
 
         """
         with closing(self._client.download(f"/{file_id}", self._chunk_bytes)) as pieces:
-            return _read(pieces, algorithm, progress, most_bytes)
+            return digested(pieces, algorithm, progress, most_bytes)
 
     def digests(self, parcels: Sequence[Parcel], progress: Progress) -> Generator[tuple[str, int], None, None]:
         """See `ports.Archive.digests`; raises as `digest`."""
@@ -164,7 +164,7 @@ class HttpArchive:
         head = line.head()
         if head.status != HTTPStatus.OK:
             raise self._client.down(whole(line, head))
-        found = _read(line.body(head), parcel.digest.algorithm, progress, parcel.size_bytes)
+        found = digested(line.body(head), parcel.digest.algorithm, progress, parcel.size_bytes)
         if found[1] > parcel.size_bytes:
             line.give_up()
         return found
@@ -289,21 +289,6 @@ def _taken_from(left: deque[Parcel], count: int) -> list[Parcel]:
             break
         group.append(left.popleft())
     return group
-
-
-def _read(
-    pieces: Iterable[bytes | memoryview], algorithm: str, progress: Progress, most_bytes: int | None
-) -> tuple[str, int]:
-    """Digest and length of what comes, up to the piece that makes it longer than it may be."""
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
-    length = 0
-    for piece in pieces:
-        length += len(piece)
-        if most_bytes is not None and length > most_bytes:
-            break
-        hasher.update(piece)
-        progress(len(piece))
-    return hasher.hexdigest(), length
 
 
 def _unheard(_count: int) -> None:
