@@ -103,10 +103,39 @@ def test_an_object_without_an_end_is_not_read_on_and_the_connection_is_closed(tm
         assert rogue.hung_up.wait(5)
 
 
-def test_an_archive_that_gives_up_a_connection_gets_the_rest_of_the_questions_on_another(tmp_path: Path) -> None:
-    last = CONTENT.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-    with Rogue(*[Reply(raw=CONTENT)] * 20, Reply(raw=last, then="close"), Reply(raw=CONTENT)) as rogue:
+GIVEN_UP = {
+    "with an answer": Reply(raw=CONTENT.replace(b"\r\n", b"\r\nConnection: close\r\n", 1), then="close"),
+    "without a word": Reply(raw=b"", then="close"),
+    "within a head": Reply(raw=CONTENT[:20], then="close"),
+    "within a body": Reply(raw=CONTENT[:-1], then="close"),
+    "rudely": Reply(raw=b"", then="reset"),
+}
+
+
+@pytest.mark.parametrize("how", GIVEN_UP)
+def test_an_archive_that_gives_up_a_connection_gets_the_rest_of_the_questions_on_another(
+    tmp_path: Path, how: str
+) -> None:
+    """It hangs up with requests unread, so answers that it gave may be lost, too."""
+    with Rogue(*[Reply(raw=CONTENT)] * 20, GIVEN_UP[how], Reply(raw=CONTENT)) as rogue:
         assert list(HttpArchive(rogue.url).digests(parcels(tmp_path), ignore)) == [(MD5, SIZE)] * COUNT
+        assert rogue.connections == 2
+
+
+def test_an_archive_that_gives_up_a_connection_is_asked_for_the_other_sizes_on_another() -> None:
+    told = Reply(raw=b"HTTP/1.1 204 No Content\r\nX-Content-Length: 10\r\n\r\n")
+    with Rogue(*[told] * 20, Reply(raw=b"", then="close"), told) as rogue:
+        assert list(HttpArchive(rogue.url).sizes(range(1, COUNT + 1))) == [SIZE] * COUNT
+        assert rogue.connections == 2
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+def test_an_archive_that_hangs_up_at_the_first_question_of_a_connection_is_down(tmp_path: Path, then: str) -> None:
+    with Rogue(*[Reply(raw=CONTENT)] * 20, Reply(raw=b"", then=then)) as rogue:
+        found = HttpArchive(rogue.url).digests(parcels(tmp_path), ignore)
+        assert next(found) == (MD5, SIZE)
+        with pytest.raises(NeighbourDown):
+            list(found)
         assert rogue.connections == 2
 
 

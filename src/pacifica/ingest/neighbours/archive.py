@@ -5,8 +5,8 @@ Source: `PUT`, `PATCH`, `GET`, `HEAD` and `DELETE /{id}`, measured on pacifica-a
 
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
@@ -148,7 +148,7 @@ class HttpArchive:
         """See `ports.Archive.digests`; raises as `digest`."""
         left = deque(parcels)
         while left:
-            with self._client.line() as line:
+            with self._reading() as line:
                 asked = _ask_for(line, [left[0]])
                 while left and line.is_open:
                     found = self._digest(line, left[0], progress)
@@ -207,11 +207,26 @@ class HttpArchive:
         except NeighbourDown:
             return False
 
+    @contextmanager
+    def _reading(self) -> Iterator[Line]:
+        """A connection for requests that change nothing.
+
+        An archive that ends it with requests unread resets it, and answers on their way are lost.  Those requests are for
+        another connection, unless this one gave no answer at all.
+        """
+        with self._client.line() as line:
+            try:
+                yield line
+            except ConnectionError:
+                if not line.answered:
+                    raise
+                line.give_up()
+
     def _ask_all(self, method: str, paths: Sequence[str]) -> list[Answer]:
         """The answers to requests that change nothing, and whose answers are short."""
         answers: list[Answer] = []
         while len(answers) < len(paths):
-            with self._client.line() as line:
+            with self._reading() as line:
                 count = 1
                 while len(answers) < len(paths) and line.is_open:
                     group = paths[len(answers) : len(answers) + count]

@@ -236,7 +236,7 @@ class Client:
         match fault:
             case TimeoutError():
                 return f"no answer within {self.timeouts.transfer_s:g} s"
-            case OSError():
+            case OSError() if not isinstance(fault, LineFault):
                 return _printable(f"the connection broke: {fault.strerror or fault}")
         return _printable(str(fault))
 

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import BinaryIO, Final
 from urllib.parse import urlsplit
 
-__all__ = ["Head", "Line", "LineFault"]
+__all__ = ["Head", "Line", "LineCut", "LineFault"]
 
 #: What is read from the network at once, in bytes.
 BUFFER_BYTES: Final = 256 * 1024
@@ -33,6 +33,10 @@ _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[^\r\n]*)?")
 
 class LineFault(Exception):
     """What came is no answer; the message says why, for people."""
+
+
+class LineCut(LineFault, ConnectionError):
+    """The other side hung up before its answer came to an end."""
 
 
 class Head:
@@ -106,6 +110,7 @@ class Line:
 
     Attributes:
         asked: the request whose answer was read last, or is waited for: method and address, for messages.
+        answered: how many answers came whole.
         is_open: whether further requests may be sent.
         is_clean: whether every request was answered and every answer read to its end, so that others may use the connection.
 
@@ -122,6 +127,7 @@ class Line:
 
         """
         self.asked = url
+        self.answered = 0
         self.is_open = True
         self._socket = connection
         self._socket.settimeout(wait_s)
@@ -215,6 +221,7 @@ class Line:
             while self._start < self._end or self._fill(deadline):
                 yield self._take(self._end - self._start)
         self._is_reading = False
+        self.answered += 1
 
     def words(self, head: Head, limit: int) -> bytes:
         """The whole body of an answer that is no object."""
@@ -231,7 +238,7 @@ class Line:
         while count:
             if self._start == self._end and not self._fill(deadline):
                 msg = f"the connection ended {count} bytes before the answer did"
-                raise LineFault(msg)
+                raise LineCut(msg)
             piece = self._take(min(count, self._end - self._start))
             count -= len(piece)
             yield piece
@@ -270,7 +277,7 @@ class Line:
                 raise LineFault(msg)
             if not self._fill(deadline):
                 msg = "the connection ended before the answer"
-                raise LineFault(msg)
+                raise LineCut(msg)
         found = bytes(self._view[self._start : place])
         self._start = place + len(mark)
         return found
