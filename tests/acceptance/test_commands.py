@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from tests.acceptance.stage import (
     many,
     until,
 )
-from tests.harness import PacificaCore, free_port, project_env
+from tests.harness import PacificaCore, PostgreSQL, free_port, project_env
 
 RULES = '[[allow]]\nsubmitter = "*"\nproject = "*"\ninstrument = "*"\n'
 
@@ -59,7 +60,7 @@ class Place:
         return path
 
 
-def configure(folder: Path, neighbours: Mapping[str, str] | None = None) -> Place:
+def configure(folder: Path, neighbours: Mapping[str, str] | None = None, database: str | None = None) -> Place:
     """Write a configuration; `neighbours` are URLs by the name of their section, local ones when they are not given."""
     folder.mkdir(exist_ok=True)
     rules = folder / "policy.toml"
@@ -70,7 +71,7 @@ def configure(folder: Path, neighbours: Mapping[str, str] | None = None) -> Plac
         "policy": {"ingest_url": f"local:{rules}"},
         "archiveinterface": {"url": (folder / "archive").as_uri()},
         "metadata": {"ingest_url": "local:"},
-        "database": {"peewee_url": f"sqliteext:///{folder / 'db.sqlite3'}"},
+        "database": {"peewee_url": database or f"sqliteext:///{folder / 'db.sqlite3'}"},
         "celery": {"broker_url": f"pyamqp://127.0.0.1:{free_port()}"},
     }
     for name, url in (neighbours or {}).items():
@@ -528,10 +529,10 @@ def test_no_command_tells_a_password(tmp_path: Path, arguments: list[str]) -> No
 
     http = {name: away("http") for name in ("uniqueid", "policy", "metadata", "archiveinterface")}
     encoded = {name: url.replace("d/d", "d%%2Fd") for name, url in http.items()}
-    place = configure(tmp_path / "place", encoded | {"celery": away("redis").replace("d/d", "dd")})
     database = away("postgresql").replace("d/d", "d%%2Fd") + "/ingest"
+    place = configure(tmp_path / "place", encoded | {"celery": away("redis").replace("d/d", "dd")}, database)
     text = place.config.read_text(encoding="utf-8")
-    text = re.sub("peewee_url = .*", f"peewee_url = {database}\nconnect_attempts = 1\nconnect_wait = 0", text)
+    text = re.sub("(peewee_url = .*)", "\\1\nconnect_attempts = 1\nconnect_wait = 0", text)
     place.config.write_text(text, encoding="utf-8")
     found = place.run(*arguments)
     assert found.returncode != 0
@@ -561,6 +562,25 @@ def test_doctor_finds_an_unsafe_schema(tmp_path: Path) -> None:
     found = configure(tmp_path / "place").run("doctor")
     assert found.returncode == 1
     assert any(line.startswith("FAIL  schema") and "dbsync" in line for line in found.stdout.splitlines())
+    assert "writing" not in found.stdout
+
+
+def test_doctor_finds_a_database_that_somebody_keeps_locked(place: Place) -> None:
+    with closing(sqlite3.connect(place.folder / "db.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = place.run("doctor").stdout
+    assert re.search("^FAIL +writing +database is locked. To do: end who keeps it", found, re.MULTILINE), found
+    assert re.search("^OK +writing ", place.run("doctor").stdout, re.MULTILINE)
+
+
+def test_doctor_finds_a_database_that_takes_no_changes(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """As a replica does."""
+    url = postgresql.new_database()
+    assert configure(tmp_path / "primary", database=url).run("dbsync").returncode == 0
+    replica = f"{url}?options=-c%%20default_transaction_read_only=on"
+    found = configure(tmp_path / "replica", database=replica).run("doctor").stdout
+    assert re.search("^OK +schema ", found, re.MULTILINE), found
+    assert re.search("^FAIL +writing +cannot execute UPDATE in a read-only transaction", found, re.MULTILINE), found
 
 
 def test_doctor_tries_several_connections_to_the_archive_when_asked(place: Place) -> None:

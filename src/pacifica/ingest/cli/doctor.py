@@ -100,7 +100,11 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     yield _look("configuration", lambda: _configuration(settings), "")
     service = app.compose(settings)
     yield _look("database", _database, "start it, or mend [database] peewee_url")
-    yield _look("schema", _schema, "run `pacifica-ingest-cmd dbsync`")
+    schema = _look("schema", _schema, "run `pacifica-ingest-cmd dbsync`")
+    yield schema
+    if schema.ok:
+        unlock = "end who keeps it locked (safe, also by kill), or mend [database] peewee_url"
+        yield _look("writing", _takes_changes, unlock)
     landing = settings.ingest.volume_path
     room = "make room there, let this user write there, or set [ingest] volume_path"
     yield _look("landing zone", lambda: _writable(landing, settings.ingest.keep_free), room)
@@ -136,6 +140,12 @@ def _schema() -> str:
         msg = f"version {found} is not safe to use"
         raise UnsafeSchema(msg)
     return f"version {found}"
+
+
+def _takes_changes() -> str:
+    """Change no row, as a writer: that needs the lock of SQLite, and a server that takes no changes refuses it."""
+    IngestStateSystem.update(value=0).where(IngestStateSystem.part == "").execute()
+    return "the database takes changes"
 
 
 def _writable(folder: Path, keep_free_bytes: int = 0) -> str:
