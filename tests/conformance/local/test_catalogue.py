@@ -1,4 +1,4 @@
-"""What is special to the local catalogue; what it shares with others is in `test_catalogue`."""
+"""What is special to the local catalogue; what it shares with others is in `../test_catalogue`."""
 
 import hashlib
 import json
