@@ -230,6 +230,18 @@ def test_an_unmounted_landing_zone_is_another_one(tmp_path: Path) -> None:
     staging.remove(folder / "5.tar", landing_zone)
 
 
+def test_what_lies_elsewhere_is_not_removed(zone: Zone, tmp_path: Path) -> None:
+    """An operator named it."""
+    zone.put("5.tar", b"ours")
+    zone.put("notes.txt", b"somebody's")
+    (tmp_path / "5.tar").write_bytes(b"a copy")
+    for path, is_ours in ((zone.place("5.tar"), True), (zone.place("notes.txt"), False), (tmp_path / "5.tar", False)):
+        assert zone.staging.is_ours(path, "") == is_ours
+        zone.staging.remove(path, "")
+    assert zone.names() == {"notes.txt": b"somebody's"}
+    assert (tmp_path / "5.tar").exists()
+
+
 def test_processes_that_begin_a_landing_zone_at_once_agree(tmp_path: Path) -> None:
     first, second = FolderStaging(tmp_path, 0), FolderStaging(tmp_path, 0)
     path = tmp_path / "5.tar"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import peewee
@@ -32,6 +33,7 @@ __all__ = [
     "IngestStateSystem",
     "OrmSync",
     "begin_state",
+    "ensure_there",
     "force_phase",
     "is_complete",
     "prepare_schema",
@@ -47,6 +49,12 @@ SCHEMA_MINOR = 2
 
 #: Table options of MySQL: every character, compared exactly, in transactions.
 MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+
+
+#: What to do when there are no tables: maybe it is another service that is meant.
+_MAKE_OR_NAME = (
+    "make its tables with `pacifica-ingest-cmd dbsync`, or name the service that is meant (-c FILE, --standalone DIR)."
+)
 
 
 def _database(table: type[BaseModel]) -> Any:  # noqa: ANN401 (peewee has no types)
@@ -254,6 +262,26 @@ class OrmSync:
                 row.save()
 
 
+def ensure_there() -> None:
+    """Return when the database may be connected to: SQLite would make a file that is not there.
+
+    Raises:
+        UnsafeSchema: there is no such file; not retryable.
+
+    """
+    database = _database(IngestState)
+    if isinstance(database, peewee.SqliteDatabase) and not _is_elsewhere(database.database):
+        file = Path(database.database).absolute()
+        if not file.exists():
+            msg = f"There is no database {file}: {_MAKE_OR_NAME}"
+            raise UnsafeSchema(msg)
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Whether this is no file name but what SQLite makes something else of."""
+    return name in {"", ":memory:"} or name.startswith("file:")
+
+
 def prepare_schema(*, create: bool = False) -> None:
     """Return when this code can work on the database.
 
@@ -268,13 +296,13 @@ def prepare_schema(*, create: bool = False) -> None:
         UnsafeSchema: another major version; the message says what to run.  Not retryable.
 
     """
+    if not create:
+        ensure_there()
     with connected(_database(IngestState)):
         major, minor = IngestStateSystem.get_version()
     if major != SCHEMA_MAJOR and not (create and major < SCHEMA_MAJOR):
-        msg = (
-            f"The database has schema {major}.{minor}, this version needs {SCHEMA_MAJOR}.{SCHEMA_MINOR}: "
-            "run `pacifica-ingest-cmd dbsync`."
-        )
+        what = "run `pacifica-ingest-cmd dbsync`." if major else _MAKE_OR_NAME
+        msg = f"The database has schema {major}.{minor}, this version needs {SCHEMA_MAJOR}.{SCHEMA_MINOR}: {what}"
         raise UnsafeSchema(msg)
     if (major, minor) < (SCHEMA_MAJOR, SCHEMA_MINOR):
         OrmSync.update_tables()

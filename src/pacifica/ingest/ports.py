@@ -361,7 +361,11 @@ class Staging(Protocol):
         ...
 
     def remove(self, path: Path, landing_zone: str) -> None:
-        """Remove a staged file, durably; nothing happens when it is not there.  Raises as `discard`."""
+        """Remove a staged file that is ours, durably; nothing happens when it is not there.  Raises as `discard`."""
+        ...
+
+    def is_ours(self, path: Path, landing_zone: str) -> bool:
+        """Whether a staged file is the service's to remove; one that somebody named to it, and that lies elsewhere, is not."""
         ...
 
     def owns(self, path: Path) -> bool:

@@ -67,6 +67,10 @@ class Retention:
         logger.info("bundle removed, it was too old", extra={"job_id": job.job_id})
         return True
 
+    def is_ours(self, job: Job) -> bool:
+        """Whether `drop` removes the bundle of a job, or only gives it up, as it lies where others keep their files."""
+        return self.staging.is_ours(Path(job.path), job.landing_zone)
+
     def garbage(self) -> Iterator[int]:
         """Archive ids on the garbage list that are too old, without those that some transaction has.
 

@@ -110,7 +110,12 @@ class FolderStaging:
 
     def remove(self, path: Path, landing_zone: str) -> None:
         """See `ports.Staging.remove`."""
-        self._remove(path.parent, landing_zone, path)
+        if self.is_ours(path, landing_zone):
+            self._remove(path.parent, landing_zone, path)
+
+    def is_ours(self, path: Path, landing_zone: str) -> bool:
+        """See `ports.Staging.is_ours`."""
+        return bool(landing_zone) or (STAGED.fullmatch(path.name) is not None and self._holds(path))
 
     def _remove(self, folder: Path, landing_zone: str, *paths: Path) -> None:
         self._require(folder, landing_zone)
@@ -128,9 +133,12 @@ class FolderStaging:
 
     def owns(self, path: Path) -> bool:
         """See `ports.Staging.owns`."""
-        is_ours = path.name.startswith(MARKER) or STAGED.fullmatch(path.name)
+        is_one = path.name.startswith(MARKER) or STAGED.fullmatch(path.name) is not None
+        return is_one and self._holds(path)
+
+    def _holds(self, path: Path) -> bool:
         try:
-            return bool(is_ours) and path.parent.samefile(self._folder)
+            return path.parent.samefile(self._folder)
         except FileNotFoundError:
             return False
 

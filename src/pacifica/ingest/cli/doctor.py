@@ -24,7 +24,7 @@ from pacifica.ingest.config import Settings
 from pacifica.ingest.core.errors import NeighbourDown, NoSpace, PolicyRefused, UnsafeSchema
 from pacifica.ingest.core.text import masked
 from pacifica.ingest.local.archive import FolderArchive
-from pacifica.ingest.orm import IngestState, IngestStateSystem
+from pacifica.ingest.orm import IngestState, IngestStateSystem, ensure_there
 from pacifica.ingest.queue import celery_app
 
 __all__ = ["doctor"]
@@ -129,12 +129,14 @@ def _configuration(settings: Settings) -> str:
 
 
 def _database() -> str:
+    ensure_there()
     IngestState.database_connect()
     IngestState.database_close()
     return "answers"
 
 
 def _schema() -> str:
+    ensure_there()
     found = "{}.{}".format(*IngestStateSystem.get_version())
     if not IngestStateSystem.is_safe():
         msg = f"version {found} is not safe to use"
@@ -201,6 +203,8 @@ def _archive(service: app.Service) -> str:
     archive = service.neighbours.archive
     if not isinstance(archive, FolderArchive):
         return _neighbour("archive", url)
+    # The database knows the marker.
+    ensure_there()
     # First: the folder of an archive that is not mounted must not be made.
     marker = archive.inspect()
     return f"{_writable(app.archive_folder(url))}, {marker or 'no marker yet'}"

@@ -53,13 +53,17 @@ def gc(target: Target, *, dry_run: bool, older_than: int | None) -> None:
 
 
 def _bundles(retention: Retention, *, dry_run: bool) -> Iterator[str]:
-    verb = "would be removed" if dry_run else "removed"
     for job, reason in retention.bundles():
         bundle = f"job {job.job_id}: bundle {Path(job.path).name} ({size(job.size_bytes)})"
         if reason:
             yield f"{bundle} is kept: {reason}"
         elif dry_run or retention.drop(job):
-            yield f"{bundle} {verb}"
+            yield f"{bundle} {_done(is_ours=retention.is_ours(job), dry_run=dry_run)}"
+
+
+def _done(*, is_ours: bool, dry_run: bool) -> str:
+    verb = "would be " * dry_run
+    return f"{verb}removed" if is_ours else f"{verb}given up; its file lies outside of the landing zone, and stays"
 
 
 def _would_be(retention: Retention) -> Iterator[str]:

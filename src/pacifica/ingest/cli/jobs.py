@@ -143,10 +143,22 @@ def _facts(service: Service, status: Status, found: Job | None) -> Iterator[tupl
         yield "attempts", found.attempt
         yield "workers lost in a row", found.lost_owners or ""
         yield "user", found.user
-        yield "staged", f"{found.path} ({found.size_bytes} bytes)" if found.path else "removed, not needed any more"
+        yield "staged", _staged(found)
         yield "files archived", len(service.store.file_ids(status.job_id))
         yield "files under way", len(service.store.intents(status.job_id)) or ""
     yield "reason", status.reason
+
+
+def _staged(found: Job) -> str:
+    """Where the bundle is, or why there is none."""
+    if found.path:
+        return f"{found.path} ({found.size_bytes} bytes)"
+    match found.phase:
+        case Phase.RECEIVING:
+            return "still arriving"
+        case Phase.DONE:
+            return "removed, not needed any more"
+    return "none any more; send the bundle again"
 
 
 def _gives_up(service: Service, found: Job) -> str:

@@ -14,6 +14,7 @@ from pacifica.ingest.cli.exits import EPILOG, Exit
 from pacifica.ingest.cli.jobs import JOB_ID, known, waiting
 from pacifica.ingest.cli.target import Target
 from pacifica.ingest.core.errors import JobBusy, NoSuchJob, Unavailable
+from pacifica.ingest.core.jobs import Job
 from pacifica.ingest.core.states import Kind, Phase
 from pacifica.ingest.core.wire import status_body
 
@@ -33,7 +34,8 @@ STOP_S = 10.0
 @click.option(
     "--path",
     type=click.Path(path_type=Path),
-    help="Staged file of a job that we do not know yet, as one of version 0.4.1; by default where that put it.",
+    help="Staged file of a job that we do not know yet, as one of version 0.4.1; by default where that put it.  A file "
+    "outside of the landing zone is never removed.",
 )
 @click.option("--username", help="Who sent a job that we do not know yet; by default who runs this.")
 @click.pass_obj
@@ -59,10 +61,39 @@ def _bring_back(service: app.Service, job_id: int, kind: Kind, path: Path | None
     found = known(service, job_id)
     if found is None:
         _adopt(service, job_id, kind, path, username)
-    elif found.phase in {Phase.FAILED, Phase.READY}:
+        return
+    _ensure_same(found, kind, path, username)
+    if found.phase in {Phase.FAILED, Phase.READY}:
         # Somebody may take it up at this very moment, which is as good.
         with suppress(JobBusy):
             service.store.retry(job_id)
+
+
+def _ensure_same(found: Job, kind: Kind, path: Path | None, username: str | None) -> None:
+    """Let nobody believe that something else is tried than what is known of the job.
+
+    Raises:
+        BadParameter: another file, or a bundle that is called a move.
+
+    """
+    if path is not None and found.phase is not Phase.DONE and not _is_same(path, found.path):
+        has = f"has {found.path}" if found.path else "has none any more"
+        msg = (
+            f"the staged file of job {found.job_id} cannot be changed: it {has}. Send the bundle again, for a new job."
+        )
+        raise click.BadParameter(msg, param_hint="--path")
+    if kind is Kind.MOVE is not found.kind:
+        msg = f"job {found.job_id} is a bundle, not a move."
+        raise click.BadParameter(msg, param_hint="--move")
+    if username is not None and username != found.user:
+        click.echo(f"job {found.job_id} was sent by {found.user!r}, and stays theirs.", err=True)
+
+
+def _is_same(path: Path, staged: str) -> bool:
+    try:
+        return path.samefile(staged)
+    except OSError:
+        return str(path.absolute()) == staged
 
 
 def _adopt(service: app.Service, job_id: int, kind: Kind, path: Path | None, username: str | None) -> None:
@@ -81,6 +112,9 @@ def _adopt(service: app.Service, job_id: int, kind: Kind, path: Path | None, use
         if path is None:
             raise NoSuchJob(job_id)
         msg = f"{staged} is no file."
+        raise click.BadParameter(msg, param_hint="--path")
+    if service.staging.owns(staged) and staged.name != f"{job_id}{kind.suffix}":
+        msg = f"{staged.name} belongs to another job, or to the service itself."
         raise click.BadParameter(msg, param_hint="--path")
     service.store.adopt(job_id, kind, username or getpass.getuser(), staged)
 

@@ -5,14 +5,16 @@ import click
 from pacifica.ingest import app
 from pacifica.ingest.cli.exits import EPILOG, Exit
 from pacifica.ingest.cli.target import Target
-from pacifica.ingest.orm import SCHEMA_MAJOR, SCHEMA_MINOR, IngestStateSystem, OrmSync
+from pacifica.ingest.orm import SCHEMA_MAJOR, SCHEMA_MINOR, IngestStateSystem, OrmSync, ensure_there
 
 __all__ = ["dbchk", "dbsync"]
 
 
-def _version(target: Target) -> tuple[int, int]:
+def _version(target: Target, *, create: bool = False) -> tuple[int, int]:
     """The schema version of the database, which is waited for as the configuration says."""
     app.compose(target.settings())
+    if not create:
+        ensure_there()
     OrmSync.dbconn_blocking()
     return IngestStateSystem.get_version()
 
@@ -21,7 +23,7 @@ def _version(target: Target) -> tuple[int, int]:
 @click.pass_obj
 def dbsync(target: Target) -> None:
     """Create the tables, or bring older ones up to date with all their rows."""
-    before = _version(target)
+    before = _version(target, create=True)
     OrmSync.update_tables()
     after = IngestStateSystem.get_version()
     click.echo(f"schema {after[0]}.{after[1]}" + ("" if before == after else f", was {before[0]}.{before[1]}"))

@@ -13,7 +13,7 @@ from pacifica.ingest.cli import logs
 from pacifica.ingest.cli.exits import EPILOG
 from pacifica.ingest.cli.target import config_option
 from pacifica.ingest.config import Settings, load_settings, standalone_settings
-from pacifica.ingest.orm import OrmSync, prepare_schema
+from pacifica.ingest.orm import OrmSync, ensure_there, prepare_schema
 
 __all__ = ["server"]
 
@@ -56,6 +56,7 @@ def _attended(settings: Settings) -> Iterator[app.Service]:
     """A service whose database and workers others run."""
     service = app.compose(settings)
     app.use(service)
+    ensure_there()
     OrmSync.dbconn_blocking()
     prepare_schema()
     with app.sweeping(service):

@@ -127,7 +127,12 @@ class MemoryStaging(Double):
     def remove(self, path: Path, landing_zone: str) -> None:
         """See `ports.Staging.remove`."""
         self._require(landing_zone)
-        self.files.pop(path, None)
+        if self.is_ours(path, landing_zone):
+            self.files.pop(path, None)
+
+    def is_ours(self, path: Path, landing_zone: str) -> bool:
+        """See `ports.Staging.is_ours`."""
+        return bool(landing_zone) or (STAGED.fullmatch(path.name) is not None and path.parent == FOLDER)
 
     @can_fail
     def owns(self, path: Path) -> bool:
