@@ -55,7 +55,13 @@ class SocketBody:
     """
 
     def __init__(
-        self, stream: Stream, proceed: Callable[[], None], stopping: Callable[[], bool], *, empty: bool
+        self,
+        stream: Stream,
+        proceed: Callable[[], None],
+        stopping: Callable[[], bool],
+        cut: Callable[[], bool],
+        *,
+        empty: bool,
     ) -> None:
         """Read from `stream`.
 
@@ -63,12 +69,14 @@ class SocketBody:
             stream: of the connection.
             proceed: tells a client that waits to send; called before the first byte is read.
             stopping: whether the server stops, which cuts connections.
+            cut: whether they are cut by now.
             empty: there is nothing to read.
 
         """
         self._stream = stream
         self._proceed = proceed
         self._stopping = stopping
+        self._cut = cut
         self.ended = empty
 
     def counted(self, length_bytes: int) -> Iterator[memoryview]:
@@ -83,7 +91,7 @@ class SocketBody:
         try:
             self._proceed()
             while left:
-                found = self._stream.readinto1(view[:left])
+                found = self._read(view[:left])
                 if not found:
                     self._refuse_stopping()
                     return
@@ -92,6 +100,10 @@ class SocketBody:
         except OSError:  # a reset, or a pause that is too long
             return
         self.ended = True
+
+    def _read(self, buffer: memoryview) -> int:
+        """Read what is there; 0 when the connection has ended, or is cut: a fast sender is heard beyond that, for ever."""
+        return 0 if self._cut() else self._stream.readinto1(buffer)
 
     def _refuse_stopping(self) -> None:
         if self._stopping():
@@ -112,7 +124,7 @@ class SocketBody:
             self._proceed()
             while left := self._chunk_size(total):
                 while left:
-                    found = self._stream.readinto1(view[:left])
+                    found = self._read(view[:left])
                     if not found:
                         self._refuse_stopping()
                         raise LengthMismatch(None, total)

@@ -7,7 +7,9 @@ slowly, or the beginning of a body, or is to read an answer before the end, wait
 """
 
 import logging
+import math
 import socket
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -109,7 +111,9 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
         """The body, which nobody has read yet."""
         empty = int(self.inheaders.get(b"Content-Length", 0)) == 0 and b"Transfer-Encoding" not in self.inheaders
         self.conn.watch(self.server.pace)
-        self.body = SocketBody(self.conn.rfile, self.proceed, lambda: not self.server.ready, empty=empty)
+        self.body = SocketBody(
+            self.conn.rfile, self.proceed, lambda: not self.server.ready, lambda: self.server.is_cut, empty=empty
+        )
         return self.body
 
     def send_headers(self) -> None:
@@ -154,6 +158,7 @@ class Listener(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
     ConnectionClass = Connection
     keep_alive_conn_limit = KEPT_ALIVE
     _connections: Line
+    _cut_at = math.inf
 
     def __init__(self, adapter: Any, pace: Pace, largest_bytes: int) -> None:  # noqa: ANN401 (no types are published)
         """Take the settings of `adapter`, which is `cherrypy.server`; open nothing."""
@@ -170,6 +175,16 @@ class Listener(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         self._connections.close()
         head_s = min(HEAD_S, self.pace.grace_s or HEAD_S)
         self._connections = Line(self, head_s=head_s, pace=self.pace, largest_bytes=self.largest_bytes)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the time is up that requests have when the server stops."""
+        return time.monotonic() >= self._cut_at
+
+    def stop(self) -> None:
+        """Stop: requests have a while to end."""
+        self._cut_at = min(self._cut_at, time.monotonic() + self.shutdown_timeout)
+        super().stop()
 
     def process_conn(self, conn: Connection) -> None:
         """Go on with a connection that came, or on which something came."""
