@@ -143,7 +143,7 @@ def test_an_archive_that_says_created_before_it_has_the_bytes_did_not_store(tmp_
 
 def test_sending_may_take_longer_than_connecting(tmp_path: Path) -> None:
     """The HTTP client's own time limit for sending is the one for connecting."""
-    timeouts = Timeouts(connect_s=0.001, transfer_s=30.0)
+    timeouts = Timeouts(connect_s=0.1, transfer_s=30.0)
     with Rogue(Reply(raw=created(LARGE))) as rogue:
         HttpArchive(rogue.url, 1, LARGE, timeouts=timeouts).store(parcel(tmp_path, LARGE), ignore)
         assert len(rogue.requests[0][1]) == LARGE
@@ -183,12 +183,12 @@ def test_the_user_goes_in_the_configured_header(user: str, sent: bytes) -> None:
 
 def test_a_long_document_gets_more_time_to_be_registered() -> None:
     """The answer comes after the time that a short one is given."""
-    timeouts = Timeouts(answer_s=0.2, per_file_s=1.0)
+    timeouts = Timeouts(answer_s=1.0, per_file_s=1.0)
     slow = Reply(raw=b'HTTP/1.1 200 OK\r\n\r\n{"status": "success"}', then="trickle")
     with Rogue(slow) as rogue, pytest.raises(NeighbourDown, match="does not end"):
         HttpCatalogue(f"{rogue.url}/ingest", timeouts=timeouts).register(5, [])
     silent = Reply(raw=b"", then="hang")
-    with Rogue(silent) as rogue, pytest.raises(NeighbourDown, match=r"within 2\.2 s"):
+    with Rogue(silent) as rogue, pytest.raises(NeighbourDown, match="within 3 s"):
         HttpCatalogue(f"{rogue.url}/ingest", timeouts=timeouts).register(5, [{}, {}])
 
 
@@ -246,11 +246,12 @@ def test_a_real_service_that_dies_is_down_and_then_used_again(core: PacificaCore
 
 @pytest.mark.parametrize("role", SERVICES)
 def test_a_real_service_that_hangs_is_down_and_then_used_again(core: PacificaCore, role: str) -> None:
-    call = SERVICES[role](core, Timeouts(answer_s=1.0, transfer_s=1.0))
+    # A healthy Policy asks Metadata several times, which takes more than a second on a busy machine.
+    call = SERVICES[role](core, Timeouts(answer_s=5.0, transfer_s=5.0))
     call()
     service: HttpServer = getattr(core, role)
     service.pause()
-    with pytest.raises(NeighbourDown, match="no answer within 1 s"):
+    with pytest.raises(NeighbourDown, match="no answer within 5 s"):
         call()
     service.resume()
     SERVICES[role](core, Timeouts())()

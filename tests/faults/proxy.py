@@ -171,14 +171,17 @@ class Proxy:
 
     def _listen(self) -> None:
         while not self._over.is_set():
-            with suppress(OSError):
+            try:
                 connection, _ = self._listener.accept()
-                self._start(self._serve, connection)
-            if self._back_at > time.monotonic():
+            except OSError:
+                # It was ended, for a while or for good; it never listens again, also when this thread comes late.
                 self._listener.close()
                 while not self._over.is_set() and self._back_at > time.monotonic():
                     self._over.wait(self._back_at - time.monotonic())
-                self._listener = socket.create_server((LOOPBACK, self.port))
+                if not self._over.is_set():
+                    self._listener = socket.create_server((LOOPBACK, self.port))
+            else:
+                self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
         with _Talk(self._kept(connection), lambda: self._kept(self._connected())) as talk, suppress(_Over, OSError):

@@ -9,6 +9,8 @@ from tests.faults.rounds import Budget
 from tests.faults.site import Setting, new_vhost
 from tests.harness import MariaDB, PostgreSQL, RabbitMQ, Redis
 
+pytestmark = pytest.mark.timeout(900)
+
 SEED = 1
 #: Of all three rounds together at least 200; freezes come on top.
 KILLS = 67

@@ -61,7 +61,7 @@ class Server:
     #: Asks the server to end in order.
     stop_signal = signal.SIGTERM
     #: Seconds from the start of the process until it must answer.
-    ready_s = 30.0
+    ready_s = 120.0
     #: Seconds from `stop_signal` until it is killed.
     stop_s = 15.0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 __all__ = ["END_S", "until"]
 
 #: No wait in a test is longer, in seconds.
-END_S = 60.0
+END_S = 180.0
 
 
 def until(condition: Callable[[], object], what: str = "a condition", wait_s: float = END_S) -> None:

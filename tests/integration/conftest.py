@@ -40,7 +40,7 @@ def _configuration(folder: Path, core: PacificaCore, postgresql: PostgreSQL, bro
             "ingest": {
                 "volume_path": str(folder / "staging"),
                 "move_roots": str(folder / "incoming"),
-                "retry_for": "3",
+                "retry_for": "10",
                 "lease": "5",
             },
             "uniqueid": {"url": core.uniqueid_url},

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-BUILD_S = 60.0
+BUILD_S = 240.0
 
 
 # The clients, and the original
