@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pacifica.ingest.queue import BROKER_WAIT_S
 from tests.acceptance.facility import Facility
 from tests.acceptance.raw_http import Wire, head
 from tests.acceptance.stage import Standalone, environment, until
@@ -207,7 +208,7 @@ def test_a_silent_broker_delays_no_answer(tmp_path: Path, silent_broker: str, ad
         began = time.monotonic()
         wire.send(head("POST", address, "Content-Length: 2"), b"[]")
         assert wire.answer().status == 200
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < BROKER_WAIT_S
 
 
 def test_a_database_of_another_version_is_told_at_the_start(tmp_path: Path) -> None:
