@@ -238,9 +238,20 @@ def test_a_taken_port_is_told_in_a_line(service: Standalone, tmp_path: Path) -> 
 
 
 def test_a_rule_file_in_the_folder_decides_who_may_submit(service: Standalone) -> None:
-    service.stop()
+    """As soon as it is there."""
+    assert service.end(service.post(bundle(few())))["state"] == "OK"
     rules = '[[allow]]\nsubmitter = "10"\nproject = "another"\ninstrument = "*"\n'
     (service.home / "policy.toml").write_text(rules, encoding="utf-8")
-    service.start()
     state = service.end(service.post(bundle(few())))
     assert (state["state"], state["task"]) == ("FAILED", "Policy Validation")
+
+
+def test_a_rule_file_of_the_configuration_decides_too_and_what_is_not_used_is_told(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text("", encoding="utf-8")
+    with Standalone(tmp_path, POLICY_INGEST_URL=f"local:{rules}", VOLUME_PATH="/elsewhere") as service:
+        state = service.end(service.post(bundle(few())))
+        assert (state["state"], state["task"]) == ("FAILED", "Policy Validation")
+        log = service.log.read_text(encoding="utf-8")
+    (line,) = [line for line in log.splitlines() if "a standalone service does not use a setting" in line]
+    assert "VOLUME_PATH" in line

@@ -402,8 +402,8 @@ def load_settings() -> Settings:
 def standalone_settings(folder: Path) -> Settings:
     """The settings of a service that keeps everything in one folder.
 
-    The keys that choose neighbours, database and staging are given; all others are read as usual.  A file `policy.toml`
-    in the folder becomes the rule file.
+    The keys that choose neighbours, database and staging are given, but for a rule file that `[policy] ingest_url` names;
+    all others are read as usual.
 
     Raises:
         BadConfiguration: as `load_settings`, or a folder whose name has no place in a database URL.
@@ -413,14 +413,23 @@ def standalone_settings(folder: Path) -> Settings:
     if {"#", "?"} & set(str(root)):
         msg = f"{root}: the path of a standalone service must not contain '#' or '?'."
         raise BadConfiguration(msg)
-    rules = root / "policy.toml"
+    own = {
+        ("ingest", "volume_path"): str(root / "staging"),
+        ("uniqueid", "url"): "local:",
+        ("policy", "ingest_url"): "local:",
+        ("archiveinterface", "url"): (root / "archive").as_uri(),
+        ("metadata", "ingest_url"): "local:",
+        ("database", "peewee_url"): f"sqlite:///{root / 'ingest.sqlite3'}",
+    }
     values = _values(_checked_file())
-    values["ingest"]["volume_path"] = str(root / "staging")
-    values["uniqueid"]["url"] = "local:"
-    values["policy"]["ingest_url"] = f"local:{rules}" if rules.exists() else "local:"
-    values["archiveinterface"]["url"] = (root / "archive").as_uri()
-    values["metadata"]["ingest_url"] = "local:"
-    values["database"]["peewee_url"] = f"sqlite:///{root / 'ingest.sqlite3'}"
+    for key in keys():
+        place, given = (key.section, key.name), values[key.section][key.name]
+        if place not in own or (place == ("policy", "ingest_url") and given.startswith("local:")):
+            continue
+        if given != key.default:
+            about = {"section": key.section, "key": key.name, "from": _origin(key)}
+            logger.info("a standalone service does not use a setting", extra=about)
+        values[key.section][key.name] = own[place]
     return _settings(values).model_copy(update={"standalone": root})
 
 

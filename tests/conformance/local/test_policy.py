@@ -122,6 +122,18 @@ def test_a_missing_rule_file_allows_nothing(tmp_path: Path) -> None:
         LocalPolicy(tmp_path / "policy.toml").permit(document(), "somebody")
 
 
+def test_a_rule_file_that_need_not_be_there_holds_from_when_it_was_seen(rules: Path) -> None:
+    policy = LocalPolicy(rules, is_optional=True)
+    away = rules.rename(rules.with_name("away"))
+    policy.permit(document("12"), "somebody")
+    away.rename(rules)
+    with pytest.raises(PolicyRefused):
+        policy.permit(document("12"), "somebody")
+    rules.unlink()
+    with pytest.raises(NeighbourDown):
+        policy.permit(document("12"), "somebody")
+
+
 @pytest.mark.parametrize("text", ["", "[[allow]]\nsubmitter = []\nproject = '*'\ninstrument = '*'\n"])
 def test_a_rule_file_that_allows_nothing_allows_nothing(rules: Path, text: str) -> None:
     rules.write_text(text, encoding="utf-8")

@@ -195,7 +195,9 @@ def _policy(service: app.Service) -> str:
         ]
         with suppress(PolicyRefused):
             service.neighbours.policy.permit(asked, "doctor")
-    return _neighbour("policy", url) + f" {url.removeprefix('local:')}" * url.startswith("local:")
+        rules = app.rule_file(service.settings)
+        return f"local, {rules}" if rules and rules.exists() else "local, without rules"
+    return _neighbour("policy", url)
 
 
 def _archive(service: app.Service) -> str:

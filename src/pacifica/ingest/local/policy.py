@@ -32,9 +32,16 @@ Rule = Mapping[str, frozenset[str]]
 class LocalPolicy:
     """`ports.Policy` by a rule file, which is read again when it was changed."""
 
-    def __init__(self, rules: Path | None) -> None:
-        """Judge by the file `rules`; with None, every document that names all three is allowed."""
+    def __init__(self, rules: Path | None, *, is_optional: bool = False) -> None:
+        """Judge by a file.
+
+        Args:
+            rules: the file; with None, every document that names all three is allowed.
+            is_optional: as long as nobody saw the file, the same holds without it.
+
+        """
         self._file = rules
+        self._is_optional = is_optional
         self._lock = threading.Lock()
         self._read_at: tuple[int, int, int] | None = None
         self._rules: Sequence[Rule] = ()
@@ -47,22 +54,25 @@ class LocalPolicy:
 
         """
         values = submission(document)
-        if self._file is None:
-            return
-        if not any(_matches(rule, values) for rule in self._current(self._file)):
+        rules = self._current(self._file) if self._file else None
+        if rules is not None and not any(_matches(rule, values) for rule in rules):
             said = ", ".join(f"{key} {value!r}" for key, value in values.items())
             reason = f"No rule allows {said}."
             raise PolicyRefused(reason)
 
-    def _current(self, file: Path) -> Sequence[Rule]:
+    def _current(self, file: Path) -> Sequence[Rule] | None:
+        """The rules; None where there need not be any."""
         with self._lock:
             try:
                 found = file.stat()
+                self._is_optional = False
                 stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
                 if stamp != self._read_at:
                     self._rules = _read(file.read_bytes())
                     self._read_at = stamp
             except (OSError, ValueError) as fault:
+                if self._is_optional and isinstance(fault, FileNotFoundError):
+                    return None
                 # What was read before is not used any more: it may allow what the new file takes away.
                 self._read_at = None
                 reason = f"{file}: {fault}"
