@@ -195,6 +195,31 @@ def test_job_forces_what_is_seen(place: Place) -> None:
     assert "by hand" in shown.stdout
 
 
+def test_a_job_that_is_done_and_is_called_failed_is_told_so(place: Place) -> None:
+    place.stage("5.tar", bundle(few()))
+    assert place.run("retry", "--job_id", "5").returncode == 0
+    back = "`job --job-id 5 --state OK --task 'ingest metadata' --task-percent 100` takes it back"
+    assert back in place.run(*FAILED).stderr
+    assert back in place.run("show", "5").stdout
+    again = place.run("retry", "--job_id", "5")
+    assert again.returncode == 1
+    assert back in again.stdout
+    assert place.run(*DONE).stderr == ""
+    assert back not in place.run("show", "5").stdout
+
+
+def test_an_upload_that_is_not_complete_is_told(place: Place) -> None:
+    with closing(sqlite3.connect(place.folder / "db.sqlite3")) as database, database:
+        database.execute(
+            "INSERT INTO ingeststate (id, state, task, task_percent, exception, created, updated, complete) "
+            "VALUES (5, 'OK', 'UPLOADING', 0, '', '2020-01-01', '2020-01-01', 0)"
+        )
+        database.execute("INSERT INTO ingest_job (job_id, kind, phase, user) VALUES (5, 'ingest', 'receiving', 'me')")
+    assert "for the rest of its upload" in place.run("jobs").stdout
+    assert re.search("^staged: +still arriving *$", place.run("show", "5").stdout, re.MULTILINE)
+    assert "`jobs --unfinished`" in place.run("recover").stdout
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -16,10 +16,10 @@ from pacifica.ingest.core.errors import NoSuchJob
 from pacifica.ingest.core.jobs import Job, Status
 from pacifica.ingest.core.states import Phase, State, Step
 
-__all__ = ["JOB_ID", "files", "job", "jobs", "known", "show", "waiting"]
+__all__ = ["JOB_ID", "UNFINISHED", "contradicted", "files", "job", "jobs", "known", "show", "waiting"]
 
 #: Where a job stands that has not ended.
-_UNFINISHED = (Phase.RECEIVING, Phase.READY, Phase.RUNNING)
+UNFINISHED = (Phase.RECEIVING, Phase.READY, Phase.RUNNING)
 #: The type of a job's number on the command line.
 JOB_ID = click.IntRange(min=1, max=2**63 - 1)
 
@@ -34,12 +34,22 @@ def known(service: Service, job_id: int) -> Job | None:
 
 def waiting(found: Job | None) -> str:
     """What a job waits for, and until when; empty when it does not."""
+    if found is not None and found.phase is Phase.RECEIVING:
+        return "for the rest of its upload; one that was cut is given up"
     if found is None or found.phase is not Phase.READY:
         return ""
     if found.waiting_for:
         again = f"again at {local_time(found.not_before)}" if found.not_before > datetime.now(UTC) else "again now"
         return f"{again}: {found.waiting_for}"
     return "for a worker"
+
+
+def contradicted(found: Job | None, status: Status) -> str:
+    """What to know of a job that is done and that somebody called failed; empty for all others."""
+    if found is None or found.phase is not Phase.DONE or status.state != State.FAILED:
+        return ""
+    back = f"--state {State.OK} --task '{Step.INGEST_METADATA}' --task-percent 100"
+    return f"The job is done all the same, and stays so: `job --job-id {found.job_id} {back}` takes it back."
 
 
 @click.command(epilog=EPILOG)
@@ -61,9 +71,14 @@ def job(target: Target, *, job_id: int, state: str, task: str, task_percent: flo
     # A failure has a reason, always.
     reason = exception or ("Ended by an operator." if state == State.FAILED else "")
     store.force(job_id, State(state), Step(task), task_percent, reason)
-    screen.say(_line(store.status(job_id)))
-    if is_new:
-        click.echo(f"Nobody knew a job {job_id} before; clients are told of it now.", err=True)
+    told = store.status(job_id)
+    screen.say(_line(told))
+    for note in (
+        f"Nobody knew a job {job_id} before; clients are told of it now." * is_new,
+        contradicted(known(service, job_id), told),
+    ):
+        if note:
+            click.echo(note, err=True)
 
 
 def _is_known(service: Service, job_id: int) -> bool:
@@ -89,7 +104,7 @@ def jobs(
         msg = "--phase and --unfinished exclude each other."
         raise click.UsageError(msg)
     service = target.service()
-    phases = _UNFINISHED if unfinished else [Phase(phase)] if phase else ()
+    phases = UNFINISHED if unfinished else [Phase(phase)] if phase else ()
     found = service.store.statuses(limit=limit, state=State(state) if state else None, phases=phases, user=user)
     columns = ("job", "state", "task", "percent", "complete", f"updated ({clock()})", "phase", "why")
     screen.show_table(columns, _rows(service, found), right=("job", "percent"))
@@ -147,6 +162,7 @@ def _facts(service: Service, status: Status, found: Job | None) -> Iterator[tupl
         yield "files archived", len(service.store.file_ids(status.job_id))
         yield "files under way", len(service.store.intents(status.job_id)) or ""
     yield "reason", status.reason
+    yield "but", contradicted(found, status)
 
 
 def _staged(found: Job) -> str:

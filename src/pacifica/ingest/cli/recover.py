@@ -12,7 +12,7 @@ import click
 from pacifica.ingest.app import Service
 from pacifica.ingest.cli import screen
 from pacifica.ingest.cli.exits import EPILOG
-from pacifica.ingest.cli.jobs import known
+from pacifica.ingest.cli.jobs import UNFINISHED, known
 from pacifica.ingest.cli.target import Target
 from pacifica.ingest.core.errors import NoSuchJob
 from pacifica.ingest.core.states import Kind, Phase
@@ -35,12 +35,14 @@ SPARE_S = 3.0
 def recover(target: Target) -> None:
     """Pick up at once what a crash or version 0.4.1 left behind.
 
-    Takes over jobs that show no progress for a lease, tells the workers of jobs that nobody took up, takes up staged files
+    Takes over jobs that show no progress for a lease (not uploads, which have longer), tells the workers of jobs that nobody took up, takes up staged files
     of unfinished jobs of version 0.4.1, and removes partial files and bundles that no job needs any more.  Safe at any time, and in several processes.
     """
     service = target.service()
     found = [*_sweep(service), *_strays(service), *_parts(service), *_risen(service), *_pieces(service)]
     screen.say("\n".join(found) or "Nothing was left behind.")
+    if service.store.statuses(limit=1, phases=UNFINISHED):
+        screen.say("Some jobs have not ended: `jobs --unfinished` says why.")
 
 
 def _sweep(service: Service) -> list[str]:

@@ -11,7 +11,7 @@ import click
 from pacifica.ingest import app
 from pacifica.ingest.cli import screen
 from pacifica.ingest.cli.exits import EPILOG, Exit
-from pacifica.ingest.cli.jobs import JOB_ID, known, waiting
+from pacifica.ingest.cli.jobs import JOB_ID, contradicted, known, waiting
 from pacifica.ingest.cli.target import Target
 from pacifica.ingest.core.errors import JobBusy, NoSuchJob, Unavailable
 from pacifica.ingest.core.jobs import Job
@@ -51,8 +51,9 @@ def retry(target: Target, job_id: int, path: Path | None, username: str | None, 
     with app.sweeping(service):
         ended = _carry(service, job_id)
     screen.say(f"job {job_id}: {ended.state}, {ended.step}", style="green" if ended.state == "OK" else "red")
-    if ended.reason:
-        screen.say(ended.reason)
+    for line in (ended.reason, contradicted(known(service, job_id), service.store.status(job_id))):
+        if line:
+            screen.say(line)
     return Exit.OK if ended.state == "OK" else Exit.NO
 
 
