@@ -15,7 +15,9 @@ from pacifica.ingest.cli.server import server
 from pacifica.ingest.config import keys
 from pacifica.ingest.core import errors
 from pacifica.ingest.core.digests import ALGORITHMS
+from pacifica.ingest.core.metadata import MIMETYPES
 from pacifica.ingest.core.states import Phase, Step
+from pacifica.ingest.rest import openapi
 from pacifica.ingest.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +90,12 @@ def test_every_error_that_a_request_can_get_is_in_the_interface_page() -> None:
         assert str(error.status) in page
 
 
+def test_every_status_of_the_openapi_document_is_in_the_table_of_errors() -> None:
+    table = _text("docs/http.md").partition("\n## Errors\n")[2]
+    for status in openapi.document()["components"]["responses"]:
+        assert re.search(rf"^\| [0-9, ]*{status}\b", table, re.MULTILINE), status
+
+
 def test_the_tree_of_errors_at_the_top_names_every_error() -> None:
     assert errors.__doc__ is not None
     for error in _errors(errors.IngestError):
@@ -105,6 +113,10 @@ def test_steps_phases_and_tables_are_in_the_architecture_page() -> None:
 
 def test_every_digest_is_in_the_interface_page() -> None:
     assert all(algorithm in _text("docs/http.md") for algorithm in ALGORITHMS)
+
+
+def test_every_kind_of_mimetype_is_in_the_interface_page() -> None:
+    assert all(f"`{kind}`" in _text("docs/http.md") for kind in MIMETYPES)
 
 
 def test_the_pictures_are_those_that_the_code_draws(tmp_path: Path) -> None:

@@ -44,12 +44,15 @@ _ERRORS = {
     "409": "A file of that number lies in the landing zone already; an operator has to look.",
     "411": "Neither Content-Length nor chunks.",
     "413": "More bytes than the service takes.",
+    "414": "The request line is longer than the service takes.",
     "422": "The Idempotency-Key came with another body before.",
     "429": "As many uploads of this user as are taken at once are under way; Retry-After says when to try again.",
     "500": "A fault of the service; its log has the details.",
     "503": "Something is away for now; Retry-After says when to try again.",
     "507": "The disk is full; Retry-After says when to try again.",
 }
+#: Whatever the address is: the head may be at fault.
+_ANYWHERE = ("400", "408", "413", "414")
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -128,7 +131,7 @@ def _answer(text: str, schema: dict[str, Any], *headers: str) -> dict[str, Any]:
 
 
 def _get(name: str, text: str, answer: dict[str, Any]) -> dict[str, Any]:
-    return {"operationId": name, "summary": text, "responses": {"200": answer}}
+    return {"operationId": name, "summary": text, "responses": {"200": answer, **_errors(*_ANYWHERE)}}
 
 
 def _errors(*codes: str) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def _post(name: str, text: str, kind: str, schema: dict[str, Any]) -> dict[str, 
             "202": _answer(
                 "The job, of which nobody knows yet whether it was accepted: ask for it later.", _ref("Job")
             ),
-            **_errors("400", "403", "408", "409", "411", "413", "422", "429", "500", "503", "507"),
+            **_errors(*_ANYWHERE, "403", "409", "411", "422", "429", "500", "503", "507"),
         },
     }
 
@@ -156,5 +159,5 @@ def _state(name: str, place: str) -> dict[str, Any]:
         "operationId": name,
         "summary": "What became of a job.",
         "parameters": [{"name": "job_id", "in": place, "required": True, "schema": _JOB_ID}],
-        "responses": {"200": _answer("The job.", _ref("Job")), **_errors("400", "403", "404", "500", "503")},
+        "responses": {"200": _answer("The job.", _ref("Job")), **_errors(*_ANYWHERE, "403", "404", "500", "503")},
     }
