@@ -449,11 +449,19 @@ def _settings(values: dict[str, dict[str, str]]) -> Settings:
         raise BadConfiguration("\n".join(lines)) from fault
 
 
+#: What is allowed where the library's own words would not help: the kind of error → ours.
+_EXPECTED: Final = {
+    "bool_parsing": "expected true or false",
+    "int_parsing": "expected a whole number",
+    "string_pattern_mismatch": "expected letters, digits and hyphens",
+}
+
+
 def _line(error: dict[str, Any], values: dict[str, dict[str, str]]) -> str:
     section, name = (str(part) for part in error["loc"][:2])
     key = next(key for key in keys() if (key.section, key.name) == (section, name))
     value = values.get(section, {}).get(name, "")
-    allowed = str(error["msg"]).removeprefix("Value error, ")
+    allowed = _EXPECTED.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
     return f"{_origin(key)}: [{section}] {name} = {masked(value)!r}: {allowed} ({key.meaning})"
 
 
