@@ -51,7 +51,6 @@ __all__ = [
     "current",
     "forget",
     "limits",
-    "rule_file",
     "standalone",
     "sweeping",
     "use",
@@ -295,16 +294,7 @@ def _judge(settings: Settings) -> Policy:
     url = settings.policy.ingest_url
     if not _is_local(url):
         return HttpPolicy(url, settings.ingest.auth_header)
-    rules = rule_file(settings)
-    return LocalPolicy(rules, is_optional=url == "local:")
-
-
-def rule_file(settings: Settings) -> Path | None:
-    """The rules of a policy of our own; that of a standalone service needs not be there."""
-    rules = settings.policy.ingest_url.partition(":")[2]
-    if not rules:
-        return settings.standalone and settings.standalone / "policy.toml"
-    return Path(rules)
+    return LocalPolicy(settings.rule_file, is_optional=url == "local:")
 
 
 def _archive(settings: Settings) -> Archive:

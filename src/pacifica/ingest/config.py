@@ -302,6 +302,14 @@ class Settings(BaseModel):
         """The folders that sources of a move must lie under."""
         return self.ingest.move_roots or (self.ingest.volume_path,)
 
+    @property
+    def rule_file(self) -> Path | None:
+        """The rules of a policy of our own; the file need not be there when only `standalone` says where it is."""
+        url = self.policy.ingest_url
+        if url == "local:":
+            return self.standalone and self.standalone / "policy.toml"
+        return Path(url.removeprefix("local:")) if url.startswith("local:") else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:

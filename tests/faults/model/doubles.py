@@ -304,6 +304,10 @@ class Landing(Double):
     def remove(self, path: Path, landing_zone: str) -> None:  # noqa: ARG002 (of the port)
         self.unlink(path.name)
 
+    def is_ours(self, path: Path, landing_zone: str) -> bool:  # noqa: ARG002 (of the port)
+        """All that is staged here was uploaded."""
+        return True
+
     def owns(self, path: Path) -> bool:
         return path.parent == self.folder and STAGED.fullmatch(path.name) is not None
 

@@ -195,7 +195,7 @@ def _policy(service: app.Service) -> str:
         ]
         with suppress(PolicyRefused):
             service.neighbours.policy.permit(asked, "doctor")
-        rules = app.rule_file(service.settings)
+        rules = service.settings.rule_file
         return f"local, {rules}" if rules and rules.exists() else "local, without rules"
     return _neighbour("policy", url)
 

@@ -38,12 +38,12 @@ def for_clients(text: str, settings: Settings) -> str:
 
 def _places(settings: Settings) -> Iterator[tuple[Path, str]]:
     """Our folders and files, the inner before the outer."""
-    archive, rules = urlsplit(settings.archiveinterface.url), settings.policy.ingest_url.removeprefix("local:")
+    archive = urlsplit(settings.archiveinterface.url)
     found = {Path(files.CONFIG_FILE): "the configuration file", settings.ingest.volume_path: "the landing zone"}
     if archive.scheme == "file":
         found[Path(url2pathname(archive.path))] = "the archive"
-    if rules.startswith("/"):
-        found[Path(rules)] = "the rule file"
+    if settings.rule_file:
+        found[settings.rule_file] = "the rule file"
     if settings.standalone:
         found[settings.standalone] = "the folder of the service"
     yield from sorted(found.items(), key=lambda place: len(str(place[0])), reverse=True)
