@@ -205,7 +205,7 @@ class half_an_upload:  # noqa: N801 (a context manager)
 def test_a_second_service_in_the_same_folder_is_refused_in_one_clear_line(service: Standalone) -> None:
     line = [sys.executable, "-m", "pacifica.ingest", "--standalone", str(service.home), "-p", str(free_port())]
     second = subprocess.run(line, env=service.environment(), capture_output=True, text=True, timeout=60, check=False)
-    assert second.returncode == 3
+    assert second.returncode == 4
     assert [str(service.pid) in text and str(service.home) in text for text in second.stderr.splitlines()] == [True]
     assert_kept(service, service.post(bundle(few())), few())
 

@@ -228,7 +228,7 @@ def standalone(settings: Settings, folder: Path, prepare: Callable[[], None]) ->
         prepare: called first in every worker process, to set up logging; must be picklable.
 
     Raises:
-        BadConfiguration: another process serves the folder; not retryable.
+        Unavailable: another process serves the folder; retryable.
 
     """
     with FolderLock(folder):

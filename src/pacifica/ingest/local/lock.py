@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pacifica.ingest.core.errors import BadConfiguration
+from pacifica.ingest.core.errors import Unavailable
 from pacifica.ingest.disk import make_folder
 
 __all__ = ["FolderLock"]
@@ -26,7 +26,7 @@ class FolderLock:
         """Take the lock.
 
         Raises:
-            BadConfiguration: another process has it; not retryable.
+            Unavailable: another process has it; retryable.
 
         """
         make_folder(self._path.parent)
@@ -38,7 +38,7 @@ class FolderLock:
             holder = self._file.read().strip() or "unknown"
             self._file.close()
             msg = f"{self._path.parent} is served by another process already (pid {holder}): stop that one first."
-            raise BadConfiguration(msg) from fault
+            raise Unavailable(msg) from fault
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
