@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pacifica.ingest.testing import BundleBuilder
+from tests.acceptance.raw_http import Wire, head
 from tests.acceptance.stage import (
     ENTRY,
     ROOT,
@@ -195,6 +196,16 @@ def test_job_forces_what_is_seen(place: Place) -> None:
     assert "by hand" in shown.stdout
 
 
+def test_faults_are_a_line_each_and_counted_where_there_is_one_line(place: Place) -> None:
+    place.stage("5.tar", BundleBuilder().add("a", b"1", size=2).add("b", b"1", size=3).build())
+    assert place.run("retry", "--job_id", "5").returncode == 1
+    shown = place.run("show", "5").stdout.splitlines()
+    (place_of_first,) = [number for number, line in enumerate(shown) if line.startswith("reason: ")]
+    assert "'b' has 1 bytes" in shown[place_of_first + 1]
+    for line in (shown[-1], place.run("jobs").stdout.splitlines()[-1]):
+        assert re.search("'a' has 1 bytes.* … and 1 more *$", line)
+
+
 def test_a_job_that_is_done_and_is_called_failed_is_told_so(place: Place) -> None:
     place.stage("5.tar", bundle(few()))
     assert place.run("retry", "--job_id", "5").returncode == 0
@@ -208,16 +219,16 @@ def test_a_job_that_is_done_and_is_called_failed_is_told_so(place: Place) -> Non
     assert back not in place.run("show", "5").stdout
 
 
-def test_an_upload_that_is_not_complete_is_told(place: Place) -> None:
-    with closing(sqlite3.connect(place.folder / "db.sqlite3")) as database, database:
-        database.execute(
-            "INSERT INTO ingeststate (id, state, task, task_percent, exception, created, updated, complete) "
-            "VALUES (5, 'OK', 'UPLOADING', 0, '', '2020-01-01', '2020-01-01', 0)"
-        )
-        database.execute("INSERT INTO ingest_job (job_id, kind, phase, user) VALUES (5, 'ingest', 'receiving', 'me')")
-    assert "for the rest of its upload" in place.run("jobs").stdout
-    assert re.search("^staged: +still arriving *$", place.run("show", "5").stdout, re.MULTILINE)
-    assert "`jobs --unfinished`" in place.run("recover").stdout
+def test_an_upload_that_is_not_complete_is_told(tmp_path: Path) -> None:
+    with Standalone(tmp_path) as service, Wire(service.url) as wire:
+
+        def told(*arguments: str) -> str:
+            return command("--standalone", service.home, *arguments, env=service.environment()).stdout
+
+        wire.send(head("POST", "/upload", "Content-Length: 1000000"), bytes(100_000))
+        until(lambda: "for the rest of its upload" in told("jobs"), "the upload to be under way")
+        assert re.search("^staged: +still arriving *$", told("show", "1"), re.MULTILINE)
+        assert told("recover") == "Nothing was left behind.\nSome jobs have not ended: `jobs --unfinished` says why.\n"
 
 
 @pytest.mark.parametrize(
@@ -696,6 +707,21 @@ def test_the_demo_verifies_what_it_archived_and_leaves_nothing(tmp_path: Path) -
     assert all(path in found.stdout for path in few())
     assert "4 of 4 files are byte for byte as they were sent" in found.stdout
     assert list(scratch.iterdir()) == []
+
+
+def test_the_demo_looks_at_the_files_before_it_starts_anything(tmp_path: Path) -> None:
+    folder, kept = tmp_path / "folder", tmp_path / "kept"
+    folder.mkdir()
+
+    def refused(code: int, reason: str) -> None:
+        found = command("demo", folder, "--keep", kept, env=environment(tmp_path))
+        assert (found.returncode, found.stdout) == (code, "")
+        assert reason in found.stderr
+        assert not kept.exists()
+
+    refused(2, "has no files to send")
+    (folder / "link").symlink_to("elsewhere")
+    refused(1, "only plain files and folders can be packed")
 
 
 def test_the_demo_keeps_the_folder_when_asked(tmp_path: Path) -> None:

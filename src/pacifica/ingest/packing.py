@@ -80,7 +80,7 @@ def files_below(folder: Path) -> dict[str, Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise BadPath(str(path), "only plain files and folders can be packed")
+            raise BadPath(str(path), "only plain files and folders can be packed: take it away, or put a copy there")
         if path.is_dir():
             yield from _walk(path)
         else:

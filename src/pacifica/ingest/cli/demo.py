@@ -76,11 +76,16 @@ def demo(folder: Path | None, keep: Path | None) -> int:
     Starts a standalone service of its own in a temporary folder, and removes both at the end.  Without FOLDER, the files of
     this package are taken.  Exit code 0 only when every archived file equals its source.
     """
+    sources = _sources(folder)
+    if not sources:
+        msg = f"{folder} has no files to send."
+        raise click.BadParameter(msg, param_hint="FOLDER")
     with ExitStack() as stack:
         home = keep or Path(stack.enter_context(_scratch()))
         url = stack.enter_context(running_server(home))
         screen.say(f"A service runs at {url}, in {home}.")
-        run = _run(folder, url, home)
+        screen.say(f"{len(sources)} files of {folder or 'this package'} are packed and sent.")
+        run = _run(sources, url, home)
         return _report(run, home) if run else Exit.NO
 
 
@@ -88,13 +93,8 @@ def _scratch() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix="pacifica-demo-", ignore_cleanup_errors=True)
 
 
-def _run(folder: Path | None, url: str, home: Path) -> Run | None:
-    """Send a folder and follow its job; None when that failed, which is told."""
-    sources = _sources(folder)
-    if not sources:
-        msg = f"{folder} has no files to send."
-        raise click.BadParameter(msg, param_hint="FOLDER")
-    screen.say(f"{len(sources)} files of {folder or 'this package'} are packed and sent.")
+def _run(sources: Mapping[str, Path], url: str, home: Path) -> Run | None:
+    """Send files and follow their job; None when that failed, which is told."""
     began = time.monotonic()
     job_id = int(_send(sources, url)["job_id"])
     sent = time.monotonic()

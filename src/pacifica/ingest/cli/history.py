@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pacifica.ingest.cli.text import local_time
+from pacifica.ingest.cli.text import local_time, summary
 from pacifica.ingest.ports import Event
 
 __all__ = ["history"]
@@ -47,9 +47,9 @@ def history(events: Iterable[Event]) -> list[tuple[str, str, str]]:
             case _:
                 kept.append(wait or event)
     return [
-        (local_time(one.since), "waiting", one.told())
+        (local_time(one.since), "waiting", summary(one.told()))
         if isinstance(one, _Wait)
-        else (local_time(one.at), one.name, one.text)
+        else (local_time(one.at), one.name, summary(one.text))
         for one in kept
     ]
 

@@ -11,7 +11,7 @@ from pacifica.ingest.cli import screen
 from pacifica.ingest.cli.exits import EPILOG, Exit
 from pacifica.ingest.cli.history import history
 from pacifica.ingest.cli.target import Target
-from pacifica.ingest.cli.text import clock, local_time
+from pacifica.ingest.cli.text import clock, local_time, summary
 from pacifica.ingest.core.errors import NoSuchJob
 from pacifica.ingest.core.jobs import Job, Status
 from pacifica.ingest.core.states import Phase, State, Step
@@ -113,7 +113,6 @@ def jobs(
 def _rows(service: Service, statuses: Iterable[Status]) -> Iterator[tuple[object, ...]]:
     for status in statuses:
         found = known(service, status.job_id)
-        first_line = (waiting(found) or status.reason).partition("\n")[0]
         yield (
             status.job_id,
             status.state,
@@ -122,7 +121,7 @@ def _rows(service: Service, statuses: Iterable[Status]) -> Iterator[tuple[object
             "yes" if status.complete else "no",
             local_time(status.updated),
             found.phase if found else "(0.4.1)",
-            first_line,
+            summary(waiting(found) or status.reason),
         )
 
 
@@ -135,7 +134,8 @@ def show(target: Target, job_id: int) -> None:
     status = service.store.status(job_id)
     found = known(service, job_id)
     screen.say(_line(status))
-    screen.show_table((), [(f"{name}:", value) for name, value in _facts(service, status, found) if value != ""])
+    facts = [(name, str(value)) for name, value in _facts(service, status, found)]
+    screen.show_table((), [(f"{name}:", screen.paragraph(value)) for name, value in facts if value])
     events = service.store.events(job_id)
     if events:
         screen.say("")

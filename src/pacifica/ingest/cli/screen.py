@@ -16,7 +16,7 @@ from rich.text import Text
 from pacifica.ingest.core.text import printable
 from pacifica.ingest.core.wire import Body
 
-__all__ = ["JobView", "console", "follow", "say", "show_table", "view"]
+__all__ = ["JobView", "console", "follow", "paragraph", "say", "show_table", "view"]
 
 #: The pause between two looks at a job, in seconds.
 LOOK_EVERY_S = 0.2
@@ -72,6 +72,11 @@ def say(text: str, style: str = "") -> None:
     out = console()
     for line in text.split("\n"):
         out.print(Text(printable(line), style=style), soft_wrap=True)
+
+
+def paragraph(text: str) -> Text:
+    """Lines of text for a cell of a table; control characters but the ends of lines are escaped."""
+    return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:

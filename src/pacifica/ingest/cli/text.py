@@ -1,8 +1,8 @@
-"""Figures for people."""
+"""Figures and texts for people."""
 
 from datetime import UTC, datetime
 
-__all__ = ["clock", "local_time", "rate", "size"]
+__all__ = ["clock", "local_time", "rate", "size", "summary"]
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _STEP = 1000
@@ -21,6 +21,12 @@ def size(size_bytes: float) -> str:
 def rate(size_bytes: float, seconds: float) -> str:
     """Throughput: `105.3 MB/s`."""
     return f"{size(size_bytes / max(seconds, 1e-6))}/s"
+
+
+def summary(text: str) -> str:
+    """The first line, and how many more there are: `'a' is a symbolic link … and 4 more`."""
+    first, *others = text.split("\n")
+    return f"{first} … and {len(others)} more" if others else first
 
 
 def local_time(moment: datetime) -> str:
