@@ -291,6 +291,39 @@ def test_what_is_no_tar_is_refused_as_a_whole(tmp_path: Path, body: bytes) -> No
     assert fault.member is None
 
 
+FORM = (
+    b'--------------------------abc\r\nContent-Disposition: form-data; name="file"; filename="bundle.tar"\r\n'
+    b"Content-Type: application/x-tar\r\n\r\n" + TAR
+)
+MISTAKEN = {
+    "empty": (b"", "not a tar file but empty"),
+    "gzip": (gzip.compress(TAR), "compressed with gzip: send an uncompressed tar"),
+    "long gzip": (gzip.compress(os.urandom(1000)), "compressed with gzip"),
+    "bzip2": (bz2.compress(TAR), "compressed with bzip2"),
+    "xz": (lzma.compress(TAR), "compressed with xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(1000), "compressed with zstd"),
+    "a form": (FORM, "a multipart form: send the bundle itself as the body (curl --data-binary @bundle.tar)"),
+    "short JSON": (b' [{"destinationTable": "Files"}]', "but JSON: is /move meant?"),
+    "JSON with a mark": (b"\xef\xbb\xbf[\n" + b'{"destinationTable": "Files"},' * 100, "but JSON: is /move meant?"),
+    "curl -d": (TAR.translate(None, b"\0\r\n"), "; if curl sent it, use --data-binary, as -d changes a file"),
+    "a short curl -d": (header(b"data/a").translate(None, b"\0\r\n"), "header; if curl sent it, use --data-binary"),
+    "no text": (b"x" * 150 + bytes(1000), "not a tar file: a header field is no number"),
+}
+
+
+@pytest.mark.parametrize(("body", "told"), MISTAKEN.values(), ids=MISTAKEN)
+def test_what_came_in_place_of_a_tar_is_named(tmp_path: Path, body: bytes, told: str) -> None:
+    found = refusal(written(tmp_path, body)).reason
+    assert told in found
+    assert found.isprintable()
+
+
+def test_a_good_tar_is_not_mistaken_for_what_its_first_name_looks_like(tmp_path: Path) -> None:
+    """Only a bad header is looked at more closely."""
+    for name in (b"BZh9", b'["x"', b"--\nContent-Disposition: x"):
+        assert "not a tar file" not in refusal(written(tmp_path, member(name), END)).reason
+
+
 def test_a_refusal_names_the_member_and_cuts_a_very_long_name(tmp_path: Path) -> None:
     assert refusal(written(tmp_path, member(b"data/x", kind=b"2"), END)).member == "data/x"
     long = refusal(written(tmp_path, long_name(b"data/" + b"x" * 3000), member(kind=b"2", magic=GNU), END))

@@ -1,5 +1,6 @@
 """Whole jobs on the doubles: what clients see, and what becomes of each fault."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -235,6 +236,21 @@ def test_a_move_whose_document_cannot_be_read_fails_at_load_metadata(floor: Floo
     job = floor.upload(text, Kind.MOVE)
     floor.run(job)
     floor.assert_failed(job, Step.LOAD_METADATA, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "not JSON but empty"),
+        (bundle().build(), "not JSON but a tar file: is /upload meant?"),
+        (gzip.compress(b"[]"), "not JSON but compressed with gzip"),
+        (b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n[]\r\n--x--\r\n', "send the document itself"),
+    ],
+)
+def test_what_came_in_place_of_a_document_is_named(floor: Floor, text: bytes, told: str) -> None:
+    job = floor.upload(text, Kind.MOVE)
+    floor.run(job)
+    floor.assert_failed(job, Step.LOAD_METADATA, told)
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from pacifica.ingest.core.errors import BadMetadata, BadPath
+from pacifica.ingest.core.mistaken import no_tar
 from pacifica.ingest.core.paths import METADATA, is_metadata, member_path
 from pacifica.ingest.core.tar_header import BLOCK, EXTENSIONS, NOTHING, Entry, Header, is_end, padded, refuse
 
@@ -374,7 +375,7 @@ class _Scan:
         Padding to any length and no end at all are both common: a last member that is whole is enough.
         """
         if self._file.size < BLOCK:
-            refuse("not a tar file, or a compressed one: shorter than a tar header")
+            refuse(no_tar(self._window.take(0, BLOCK), "shorter than a tar header"))
         while offset < self._file.size:
             tail = self._window.take(offset, min(len(_ZEROS), self._file.size - offset))
             if not tail or tail != _ZEROS[: len(tail)]:

@@ -19,6 +19,7 @@ from pacifica.ingest.check import check_bundle, check_catalogue
 from pacifica.ingest.core.errors import BadBundle, BadMetadata, ClaimLost, Conflict, IngestError, Stopping, Unavailable
 from pacifica.ingest.core.jobs import Claim, Job, retry_delay_s, series_of
 from pacifica.ingest.core.metadata import Document, submission
+from pacifica.ingest.core.mistaken import LOOK_BYTES, no_document
 from pacifica.ingest.core.states import Kind, Step
 from pacifica.ingest.deposit import Depot
 from pacifica.ingest.ports import Archive, Catalogue, Clock, Ids, JobStore, Policy, Staging
@@ -246,7 +247,7 @@ def read_document(path: Path, limit: int) -> bytes:
         limit: its largest size, in bytes; no more is read.
 
     Raises:
-        BadMetadata: it is larger, or grows; not retryable.
+        BadMetadata: it is larger, or grows, or is surely no JSON; not retryable.
         OSError: it cannot be read.
 
     """
@@ -255,7 +256,14 @@ def read_document(path: Path, limit: int) -> bytes:
         if size <= limit:
             text = file.read(size + 1)
             if len(text) <= size:
+                _ensure_may_be_json(text)
                 return text
     raise BadMetadata(
         [f"A document of more bytes than allowed: at most {limit} are read ([ingest] max_metadata_size)."]
     )
+
+
+def _ensure_may_be_json(text: bytes) -> None:
+    """Tell a mistake at a place where all that a reader of JSON could say is that it expected a value."""
+    if fault := no_document(text[:LOOK_BYTES]):
+        raise BadMetadata([fault])

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, NoReturn
 from zlib import adler32
 
 from pacifica.ingest.core.errors import BadBundle
+from pacifica.ingest.core.mistaken import no_tar
 
 __all__ = ["BLOCK", "EXTENSIONS", "NOTHING", "Entry", "Extension", "Header", "is_end", "padded", "refuse"]
 
@@ -347,7 +348,7 @@ def _text(raw: bytes) -> str:
 def _refuse_broken(reason: str, block: bytes, offset: int) -> NoReturn:
     """A header that is none: at the start of the file it means that the file is no tar."""
     if offset == 0:
-        refuse(f"not a tar file, or a compressed one: {reason}")
+        refuse(no_tar(block, reason))
     refuse(f"in the header at byte {offset}: {reason}", _header_name(block))
 
 
