@@ -301,12 +301,15 @@ def test_a_part_that_a_dead_process_left_is_begun_anew(tmp_path: Path) -> None:
     assert upload.commit().path.read_bytes() == b"all"
 
 
-def test_room_that_is_to_be_kept_free_is_refused_at_once(tmp_path: Path) -> None:
+def test_room_that_is_to_be_kept_free_is_refused_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(NoSpace, match="room for 0 bytes"):
+    with pytest.raises(NoSpace, match="room for 0 bytes, not for 1, as some space is kept free") as fault:
         FolderStaging(tmp_path, 2 * free).admit(1)
-    with pytest.raises(NoSpace, match=r"room for \d+ bytes, not for"):
+    assert str(tmp_path) not in str(fault.value)
+    with pytest.raises(NoSpace, match=r"room for \d+ bytes, not for \d+\. Try"):
         FolderStaging(tmp_path, 0).admit(2 * free)
+    told = [record for record in caplog.records if record.message == "no space for an upload"]
+    assert [(record.levelname, vars(record)["folder"]) for record in told] == [("WARNING", str(tmp_path))] * 2
 
 
 def test_a_body_without_a_length_does_not_use_up_what_is_to_be_kept_free(

@@ -49,7 +49,7 @@ class FolderStaging:
 
     def admit(self, size_bytes: int | None) -> str:
         """See `ports.Staging.admit`."""
-        with _usable():
+        with _usable(self._folder):
             make_folder(self._folder)
             self._room(size_bytes)
             return self._identity()
@@ -57,7 +57,9 @@ class FolderStaging:
     def _room(self, size_bytes: int | None) -> None:
         free = shutil.disk_usage(self._folder).free - self._keep_free_bytes
         if free < (size_bytes or 0):
-            msg = f"There is room for {max(free, 0)} bytes, not for {size_bytes or 'any more'}. Try again later."
+            why = ", as some space is kept free ([ingest] keep_free)" if self._keep_free_bytes else ""
+            wanted = size_bytes or "any more"
+            msg = f"There is room for {max(free, 0)} bytes, not for {wanted}{why}. Try again later."
             raise NoSpace(msg)
 
     def _identity(self) -> str:
@@ -90,7 +92,7 @@ class FolderStaging:
     def begin(self, job_id: int, kind: Kind, landing_zone: str) -> "FolderUpload":
         """See `ports.Staging.begin`."""
         final = self._final(job_id, kind)
-        with _usable():
+        with _usable(self._folder):
             self._require(self._folder, landing_zone)
             _refuse_taken(final)
             # The job id is ours alone by its row in the store, so what lies there is left from a dead process.
@@ -159,7 +161,7 @@ class FolderUpload:
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """See `ports.Upload.write`."""
-        with _usable(), memoryview(chunk) as view:
+        with _usable(self._final.parent), memoryview(chunk) as view:
             # Many bodies at once, and those without a length, have not been counted before.
             self._room(len(view))
             done = 0
@@ -172,7 +174,7 @@ class FolderUpload:
 
     def commit(self) -> Receipt:
         """See `ports.Upload.commit`."""
-        with _usable():
+        with _usable(self._final.parent):
             os.fsync(self._file.fileno())
             number = os.fstat(self._file.fileno()).st_ino
             self._file.close()
@@ -236,11 +238,14 @@ def _is_theirs(part: Path, final: Path) -> bool:
 
 
 @contextmanager
-def _usable() -> Iterator[None]:
+def _usable(folder: Path) -> Iterator[None]:
     """Tell faults of the disk as what they are to clients: a service that cannot take anything for now."""
     try:
         with space("uploads"):
             yield
+    except NoSpace as fault:
+        logger.warning("no space for an upload", extra={"folder": str(folder), "reason": str(fault)})
+        raise
     except OSError as fault:
         logger.exception("the landing zone cannot be used")
         msg = f"The landing zone cannot be used ({fault.strerror}). Try again later; the operator has to look at it."
