@@ -280,6 +280,14 @@ def test_an_unknown_job_is_the_answer_no(place: Place, name: str) -> None:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.parametrize("number", ["abc", "1.5"])
+def test_what_is_no_number_of_a_job_is_told_as_that(place: Place, number: str) -> None:
+    for words in (("show", number), ("retry", "--job-id", number)):
+        found = place.run(*words)
+        assert found.returncode == 2
+        assert f"'{number}' is not a valid job number." in found.stderr
+
+
 def test_foreign_text_cannot_move_the_cursor(place: Place) -> None:
     words = ("--state", "FAILED", "--task", "ingest files", "--exception", "\x1b[2Jgone\rfaked")
     place.run("job", "--job-id", "7", *words)

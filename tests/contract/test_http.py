@@ -152,6 +152,11 @@ def test_what_is_accepted_is_answered_with_the_job(service: Standalone, address:
     assert job["state"] in {"OK", "FAILED"}
 
 
+def test_a_number_that_is_too_long_is_told_how_long_it_may_be(service: Standalone) -> None:
+    message = ask(service, "GET", "/get_state/" + "9" * 20).json()["message"]
+    assert message == f"job_id: expected one number of at most 19 digits, got {'9' * 20!r}"
+
+
 @pytest.mark.parametrize(
     "address", ["/get_state?job_id={0}", "/get_state/{0}", "/get_state/{0}/", "/get_state?job_id=000{0}"]
 )

@@ -176,6 +176,7 @@ def test_an_untrusted_peer_that_names_a_user_is_refused_before_it_sends(wary: St
         answer = wire.send(head("POST", address, *headers)).answer()
     assert (answer.status, answer.json()["code"]) == (403, "untrusted_peer")
     assert USER in answer.json()["message"]
+    assert "through the proxy of your facility, or without this header" in answer.json()["message"]
     assert "10.0.0.0" not in answer.json()["message"]
     assert users(wary) == before
     assert "peer=127.0.0.1" in wary.log.read_text()

@@ -20,8 +20,14 @@ __all__ = ["JOB_ID", "UNFINISHED", "contradicted", "files", "job", "jobs", "know
 
 #: Where a job stands that has not ended.
 UNFINISHED = (Phase.RECEIVING, Phase.READY, Phase.RUNNING)
+
+
+class _JobNumber(click.IntRange):
+    name = "job number"
+
+
 #: The type of a job's number on the command line.
-JOB_ID = click.IntRange(min=1, max=2**63 - 1)
+JOB_ID = _JobNumber(min=1, max=2**63 - 1)
 
 
 def known(service: Service, job_id: int) -> Job | None:

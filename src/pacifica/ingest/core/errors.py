@@ -200,7 +200,7 @@ class UntrustedPeer(BadRequest):
         """Tell which header; who sent it knows itself."""
         super().__init__(
             f"{header} is taken from the proxies of this service alone ([ingest] trusted_proxies), and this request comes "
-            "from elsewhere. Nothing was kept."
+            "from elsewhere. Nothing was kept; send it through the proxy of your facility, or without this header."
         )
         self.header = header
         self.peer = peer

@@ -196,7 +196,7 @@ def _listen(server: Listener, listening: "Future[None]") -> None:
         server.prepare()
     except OSError as fault:
         reason = (server.fault or fault).strerror or fault
-        unusable = Unavailable(f"Nobody can listen at {host}, port {port}: {reason}.")
+        unusable = Unavailable(f"Cannot listen at {host}, port {port}: {reason}.")
         unusable.__cause__ = fault
         listening.set_exception(unusable)
     except BaseException as fault:  # noqa: BLE001 (told by the thread that waits)

@@ -175,7 +175,7 @@ def _new(job_id: int, now: datetime) -> Status:
 
 def _number(job_id: object) -> int:
     if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
-        msg = f"job_id: expected one number, got {str(job_id)[:40]!r}"
+        msg = f"job_id: expected one number of at most 19 digits, got {str(job_id)[:40]!r}"
         raise BadRequest(msg)
     return int(job_id)
 
