@@ -302,6 +302,7 @@ MISTAKEN = {
     "bzip2": (bz2.compress(TAR), "compressed with bzip2"),
     "xz": (lzma.compress(TAR), "compressed with xz"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(1000), "compressed with zstd"),
+    "zip": (b"PK\3\4" + bytes(1000), "compressed with zip"),
     "a form": (FORM, "a multipart form: send the bundle itself as the body (curl --data-binary @bundle.tar)"),
     "short JSON": (b' [{"destinationTable": "Files"}]', "but JSON: is /move meant?"),
     "JSON with a mark": (b"\xef\xbb\xbf[\n" + b'{"destinationTable": "Files"},' * 100, "but JSON: is /move meant?"),

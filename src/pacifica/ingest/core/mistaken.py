@@ -3,7 +3,7 @@
 Nothing is accepted or refused by this; whoever found a body bad asks, to say what is to be sent.  Any floor may import
 this.
 
-Source: RFC 1952 (gzip), RFC 8878 (zstd), RFC 7578 (forms), the formats of bzip2 and xz; `curl -d @FILE`, which leaves
+Source: RFC 1952 (gzip), RFC 8878 (zstd), RFC 7578 (forms), the formats of bzip2, xz and zip; `curl -d @FILE`, which leaves
 out line ends and zeros.
 """
 
@@ -15,7 +15,13 @@ __all__ = ["LOOK_BYTES", "no_document", "no_tar"]
 #: How much of the beginning is looked at, in bytes: a header of a tar.
 LOOK_BYTES: Final = 512
 
-_COMPRESSED: Final = {"gzip": rb"\x1f\x8b", "bzip2": rb"BZh[1-9]", "xz": rb"\xfd7zXZ\0", "zstd": rb"\x28\xb5\x2f\xfd"}
+_COMPRESSED: Final = {
+    "gzip": rb"\x1f\x8b",
+    "bzip2": rb"BZh[1-9]",
+    "xz": rb"\xfd7zXZ\0",
+    "zstd": rb"\x28\xb5\x2f\xfd",
+    "zip": rb"PK\x03\x04",
+}
 _FORM: Final = re.compile(rb"--.*\nContent-Disposition:", re.DOTALL | re.IGNORECASE)
 _JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]\s*[\[\]{}\"]")
 _USTAR: Final = slice(257, 262)
