@@ -161,18 +161,19 @@ def test_sigterm_under_load_stops_everything_in_time_and_loses_nothing(service: 
         assert_kept(service, job_id, sent)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
 @pytest.mark.parametrize("busy", [False, True])
-def test_what_the_terminal_sends_to_all_processes_stops_them_in_order(
+def test_what_is_sent_to_all_processes_stops_them_in_order(
     service: Standalone, number: signal.Signals, *, busy: bool
 ) -> None:
+    """As a terminal does, or systemd with its `KillMode`."""
     if busy:
         under_way(service, service.post(bundle(many())))
     # Else the workers are just starting, and must be deaf already.
     assert_stops(service, number, everybody=True)
     log = service.log.read_text(encoding="utf-8")
     assert "Traceback" not in log
-    assert "died" not in log
+    assert "a worker ended" not in log
 
 
 def assert_stops(service: Standalone, number: signal.Signals, *, everybody: bool = False) -> None:

@@ -239,7 +239,7 @@ def standalone(settings: Settings, folder: Path, prepare: Callable[[], None]) ->
         # The lock is ours, so whoever owned a job is dead.
         service.recovery.seize_all()
         try:
-            pool.start()
+            pool.start(service.stopping.is_set)
             with sweeping(service):
                 yield service
         finally:

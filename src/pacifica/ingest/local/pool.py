@@ -133,10 +133,17 @@ class Pool:
         self._count = count
         self._workers: list[_Worker] = []
         self._stop = threading.Event()
+        self._ending: Callable[[], bool] = lambda: False
         self._keeper = threading.Thread(target=self._keep, name="pool", daemon=True)
 
-    def start(self) -> None:
-        """Start the workers."""
+    def start(self, ending: Callable[[], bool] = lambda: False) -> None:
+        """Start the workers.
+
+        Args:
+            ending: whether the server begins to stop: from then on a worker that ended is not replaced.
+
+        """
+        self._ending = ending
         with _deaf():
             # A stop between the start of a worker and its place in the list would leave one that nobody ends.
             for number in range(self._count):
@@ -175,7 +182,8 @@ class Pool:
     def _keep(self) -> None:
         while not self._stop.wait(RESTART_S):
             for place, worker in enumerate(self._workers):
-                if worker.process.is_alive():
+                # A signal to the whole group stops the workers while the server waits for its requests.
+                if worker.process.is_alive() or self._ending():
                     continue
                 code = worker.process.exitcode
                 about = {"pid": worker.process.pid, "exit_code": code}
