@@ -42,3 +42,15 @@ def test_another_reason_and_another_event_begin_another_line() -> None:
 
 def test_a_text_that_is_not_ours_is_shown_as_it_is() -> None:
     assert told((1, "waiting", "for better days")) == [(local_time(at(1)), "waiting", "for better days")]
+
+
+def test_faults_that_are_shown_above_are_not_repeated() -> None:
+    faults = "a is wrong\nb is wrong\nc is wrong"
+    earlier = "d is wrong\ne is wrong"
+    events = [
+        Event(at=at(second), name="failed", text=f"open tar: {text}")
+        for second, text in enumerate((earlier, faults, faults[:-5], "f"))
+    ]
+    once = "open tar: a is wrong … and 2 more"
+    assert [text for _, _, text in history(events, faults)] == [f"open tar: {earlier}", once, once, "open tar: f"]
+    assert history(events[3:], "f")[0][2] == "open tar: f"

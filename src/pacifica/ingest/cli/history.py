@@ -36,8 +36,14 @@ class _Wait:
         return f"{often}until {local_time(self.until)}: {self.reason}"
 
 
-def history(events: Iterable[Event]) -> list[tuple[str, str, str]]:
-    """Lines of a table, oldest first: when, what, and about it."""
+def history(events: Iterable[Event], reason: str = "") -> list[tuple[str, str, str]]:
+    """Lines of a table, oldest first: when, what, and about it.
+
+    Args:
+        events: of one job.
+        reason: is shown beside them; an event that tells the same tells only its beginning.
+
+    """
     kept: list[Event | _Wait] = []
     for event in events:
         wait = _as_wait(event)
@@ -47,11 +53,16 @@ def history(events: Iterable[Event]) -> list[tuple[str, str, str]]:
             case _:
                 kept.append(wait or event)
     return [
-        (local_time(one.since), "waiting", summary(one.told()))
+        (local_time(one.since), "waiting", one.told())
         if isinstance(one, _Wait)
-        else (local_time(one.at), one.name, summary(one.text))
+        else (local_time(one.at), one.name, summary(one.text) if _tells(one, reason) else one.text)
         for one in kept
     ]
+
+
+def _tells(event: Event, reason: str) -> bool:
+    """Whether this is how the job came to its reason: the step stands before it, and its end may be cut."""
+    return reason.startswith(event.text.partition(": ")[2])
 
 
 def _as_wait(event: Event) -> _Wait | None:

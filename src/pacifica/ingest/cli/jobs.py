@@ -145,7 +145,8 @@ def show(target: Target, job_id: int) -> None:
     events = service.store.events(job_id)
     if events:
         screen.say("")
-        screen.show_table((f"when ({clock()})", "what", ""), history(events))
+        told = [(when, what, screen.paragraph(about)) for when, what, about in history(events, status.reason)]
+        screen.show_table((f"when ({clock()})", "what", ""), told)
 
 
 def _line(status: Status) -> str:
