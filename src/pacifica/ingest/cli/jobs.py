@@ -155,7 +155,7 @@ def _line(status: Status) -> str:
 
 
 def _facts(service: Service, status: Status, found: Job | None) -> Iterator[tuple[str, object]]:
-    yield "accepted", local_time(status.created)
+    yield "begun", local_time(status.created)
     yield "changed", local_time(status.updated)
     if found is not None:
         yield "phase", f"{found.phase}{', forced by hand' if _is_forced(service, found) else ''}"

@@ -35,8 +35,9 @@ SPARE_S = 3.0
 def recover(target: Target) -> None:
     """Pick up at once what a crash or version 0.4.1 left behind.
 
-    Takes over jobs that show no progress for a lease (not uploads, which have longer), tells the workers of jobs that nobody took up, takes up staged files
-    of unfinished jobs of version 0.4.1, and removes partial files and bundles that no job needs any more.  Safe at any time, and in several processes.
+    Takes over jobs that show no progress for a lease (uploads have longer, and are left to the servers), tells the workers of
+    jobs that nobody took up, takes up staged files of unfinished jobs of version 0.4.1, and removes partial files and bundles
+    that no job needs any more.  Safe at any time, and in several processes.
     """
     service = target.service()
     found = [*_sweep(service), *_strays(service), *_parts(service), *_risen(service), *_pieces(service)]

@@ -83,7 +83,7 @@ def _ensure_same(found: Job, kind: Kind, path: Path | None, username: str | None
             f"the staged file of job {found.job_id} cannot be changed: it {has}. Send the bundle again, for a new job."
         )
         raise click.BadParameter(msg, param_hint="--path")
-    if kind is Kind.MOVE is not found.kind:
+    if kind is Kind.MOVE and found.kind is Kind.INGEST:
         msg = f"job {found.job_id} is a bundle, not a move."
         raise click.BadParameter(msg, param_hint="--move")
     if username is not None and username != found.user:
