@@ -246,6 +246,7 @@ def test_a_move_whose_document_cannot_be_read_fails_at_load_metadata(floor: Floo
         (gzip.compress(b"[]"), "not JSON but compressed with gzip"),
         (b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n[]\r\n--x--\r\n', "send the document itself"),
     ],
+    ids=["empty", "a tar", "gzip", "a form"],
 )
 def test_what_came_in_place_of_a_document_is_named(floor: Floor, text: bytes, told: str) -> None:
     job = floor.upload(text, Kind.MOVE)
