@@ -654,6 +654,20 @@ def test_doctor_tells_which_archive_there_is_and_makes_none_in_its_place(place: 
     assert not folder.exists()
 
 
+def test_doctor_says_what_fits_the_fault(place: Place, tmp_path: Path) -> None:
+    (place.folder / "policy.toml").write_text("broken", encoding="utf-8")
+    found = place.run("doctor").stdout
+    assert re.search("^FAIL +policy .* To do: mend that file, or ", found, re.MULTILINE), found
+    for name in ("psycopg", "psycopg2"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError", encoding="utf-8")
+    other = configure(tmp_path / "other", database="postgresql://127.0.0.1/ingest")
+    env = {**other.env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{other.env['PYTHONPATH']}"}
+    found = command("-c", other.config, "doctor", env=env).stdout
+    assert re.search(
+        r"^FAIL +database .* To do: install its driver: `pip install '\.\[postgresql\]'`", found, re.MULTILINE
+    )
+
+
 def test_doctor_finds_an_unsafe_schema(tmp_path: Path) -> None:
     found = configure(tmp_path / "place").run("doctor")
     assert found.returncode == 1

@@ -15,13 +15,13 @@ from rich.text import Text
 
 from pacifica.ingest import app
 from pacifica.ingest import globals as places
-from pacifica.ingest.cli import screen
+from pacifica.ingest.cli import remedies, screen
 from pacifica.ingest.cli.exits import EPILOG, FAULTS, Exit
 from pacifica.ingest.cli.probe import probe_archive
 from pacifica.ingest.cli.target import Target
 from pacifica.ingest.cli.text import size
 from pacifica.ingest.config import Settings
-from pacifica.ingest.core.errors import NeighbourDown, NoSpace, PolicyRefused, UnsafeSchema
+from pacifica.ingest.core.errors import NeighbourDown, NoSpace, PolicyRefused, Unavailable, UnsafeSchema
 from pacifica.ingest.core.text import masked
 from pacifica.ingest.local.archive import FolderArchive
 from pacifica.ingest.orm import IngestState, IngestStateSystem, ensure_there
@@ -89,37 +89,34 @@ def _told(finding: Finding) -> str:
     return line if finding.ok else f"{line.rstrip('.')}. To do: {finding.advice}."
 
 
-def _look(what: str, check: Callable[[], str], advice: str) -> Finding:
+def _look(what: str, check: Callable[[], str], remedy: remedies.Remedy | str) -> Finding:
     try:
-        return Finding(what=what, ok=True, found=check(), advice=advice)
+        return Finding(what=what, ok=True, found=check(), advice="")
     except FAULTS as fault:
+        advice = remedy if isinstance(remedy, str) else remedy(fault)
         return Finding(what=what, ok=False, found=str(fault) or type(fault).__name__, advice=advice)
 
 
 def _examine(settings: Settings) -> Iterator[Finding]:
     yield _look("configuration", lambda: _configuration(settings), "")
     service = app.compose(settings)
-    yield _look("database", _database, "start it, or mend [database] peewee_url")
-    schema = _look("schema", _schema, "run `pacifica-ingest-cmd dbsync`")
+    yield _look("database", _database, remedies.database(settings))
+    schema = _look("schema", _schema, remedies.database(settings))
     yield schema
     if schema.ok:
-        unlock = "end who keeps it locked (safe, also by kill), or mend [database] peewee_url"
-        yield _look("writing", _takes_changes, unlock)
+        yield _look("writing", _takes_changes, remedies.database(settings, remedies.UNLOCK))
     landing = settings.ingest.volume_path
-    room = "make room there, let this user write there, or set [ingest] volume_path"
+    room = remedies.landing_zone(settings)
     yield _look("landing zone", lambda: _writable(landing, settings.ingest.keep_free), room)
-    yield _look("uniqueid", lambda: _neighbour("uniqueid", settings.uniqueid.url), _start("uniqueid", "url"))
-    yield _look("policy", lambda: _policy(service), _start("policy", "ingest_url"))
-    yield _look("archive", lambda: _archive(service), _start("archiveinterface", "url"))
+    numbers = settings.uniqueid.url
+    yield _look("uniqueid", lambda: _neighbour("uniqueid", numbers), remedies.neighbour("uniqueid", "url"))
+    yield _look("policy", lambda: _policy(service), remedies.policy(settings))
+    yield _look("archive", lambda: _archive(service), remedies.archive(settings))
     catalogue = settings.metadata.ingest_url
-    yield _look("metadata", lambda: _neighbour("metadata", catalogue), _start("metadata", "ingest_url"))
+    yield _look("metadata", lambda: _neighbour("metadata", catalogue), remedies.neighbour("metadata", "ingest_url"))
     if settings.standalone is None:
         yield _look("broker", _broker, "start it, or mend [celery] broker_url; uploads are accepted meanwhile")
         yield _look("workers", _workers, "start some: `celery -A pacifica.ingest.tasks worker`")
-
-
-def _start(section: str, key: str) -> str:
-    return f"start it, or mend [{section}] {key}; jobs wait for it meanwhile"
 
 
 def _configuration(settings: Settings) -> str:
@@ -229,6 +226,6 @@ def _workers() -> str:
         except (ImportError, *connection.connection_errors, *connection.channel_errors) as fault:
             raise NeighbourDown("broker", str(fault)) from fault
     if not found:
-        reason = f"no worker answered within {PING_S:g} s"
-        raise NeighbourDown("broker", reason)
+        msg = f"No worker answered within {PING_S:g} s."
+        raise Unavailable(msg)
     return ", ".join(sorted(name for reply in found for name in reply))
