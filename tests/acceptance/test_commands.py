@@ -393,6 +393,8 @@ def test_retry_waits_with_its_job_for_a_neighbour(place: Place) -> None:
         until(lambda: gives_up.search(place.run("show", "5").stdout), "the job to wait")
         rules.write_text(RULES, encoding="utf-8")
         assert exit_code(retry) == 0
+        told = retry.log.read_text(encoding="utf-8")
+        assert not re.search("watching|UPLOADING", told), told
     assert "gives up" not in place.run("show", "5").stdout
 
 
@@ -421,8 +423,12 @@ def test_retry_watches_a_job_that_another_worker_has(place: Place) -> None:
     place.stage("5.tar", bundle(many()))
     line = admin("-c", place.config, "retry", "--job_id", "5")
     with background("retry", place.folder, line, place.env, says="job 5: ingest files") as first:
-        assert place.run("retry", "--job_id", "5").returncode == 0
+        second = place.run("retry", "--job_id", "5")
+        assert second.returncode == 0
         assert exit_code(first) == 0
+    watching = r"^job 5: ingest files \(watching: \S+ has it, and loses it after 2 s without a sign of life\)$"
+    assert re.search(watching, second.stdout, re.MULTILINE), second.stdout
+    assert "UPLOADING" not in second.stdout
     assert place.run("show", "5").stdout.count("claimed") == 1
 
 

@@ -64,7 +64,9 @@ def archive(settings: Settings) -> Remedy:
     folder = f"mount it, make room there, or let this user write there{where}; {_WAIT}"
     # The database knows which folder is meant.
     known = database(settings)
-    return lambda fault: known(fault) if isinstance(fault, DatabaseDown | UnsafeSchema | peewee.PeeweeException) else folder
+    return lambda fault: (
+        known(fault) if isinstance(fault, DatabaseDown | UnsafeSchema | peewee.PeeweeException) else folder
+    )
 
 
 def neighbour(section: str, key: str) -> Remedy:

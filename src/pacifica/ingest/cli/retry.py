@@ -4,6 +4,7 @@ import getpass
 import logging
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from pacifica.ingest.cli.jobs import JOB_ID, contradicted, known, waiting
 from pacifica.ingest.cli.target import Target
 from pacifica.ingest.core.errors import JobBusy, NoSuchJob, Unavailable
 from pacifica.ingest.core.jobs import Job
-from pacifica.ingest.core.states import Kind, Phase
+from pacifica.ingest.core.states import Kind, Phase, Step
 from pacifica.ingest.core.wire import status_body
 
 __all__ = ["retry"]
@@ -148,5 +149,18 @@ def _work(service: app.Service, job_id: int, stop: threading.Event) -> None:
 
 def _look(service: app.Service, job_id: int) -> screen.JobView:
     found = known(service, job_id)
-    note = waiting(found) if found and found.waiting_for else ""
-    return screen.view(status_body(service.store.status(job_id)), note)
+    shown = screen.view(status_body(service.store.status(job_id)), _note(service, found))
+    if found is not None and found.phase in {Phase.READY, Phase.RUNNING} and shown.step == Step.UPLOADING:
+        # Clients see that step until the first one of the work; here nothing is uploaded any more.
+        return replace(shown, step="taken up")
+    return shown
+
+
+def _note(service: app.Service, found: Job | None) -> str:
+    """What a job waits for, or who else has it."""
+    if found is None:
+        return ""
+    if found.phase is Phase.RUNNING and found.worker != app.worker_name():
+        lease_s = service.settings.ingest.lease
+        return f"(watching: {found.worker} has it, and loses it after {lease_s} s without a sign of life)"
+    return waiting(found) if found.waiting_for else ""
