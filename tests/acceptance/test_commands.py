@@ -550,7 +550,7 @@ def test_gc_removes_bundles_of_failed_jobs_that_are_old_enough_and_says_so_befor
     assert place.run("gc").stdout == "job 5: bundle 5.tar (9 B) removed\n"
     assert [old.exists(), young.exists()] == [False, True]
     assert place.run("gc").stdout == "Nothing is older than 30 days.\n"
-    assert place.run("gc", "--older-than", "1").stdout == "Nothing is older than 1 days.\n"
+    assert place.run("gc", "--older-than", "1").stdout == "Nothing is older than 1 day.\n"
     assert "expired" in place.run("show", "5").stdout
 
 

@@ -11,7 +11,7 @@ import click
 from pacifica.ingest.cli import screen
 from pacifica.ingest.cli.exits import EPILOG
 from pacifica.ingest.cli.target import Target
-from pacifica.ingest.cli.text import size
+from pacifica.ingest.cli.text import counted, size
 from pacifica.ingest.core.errors import NeighbourDown, NoSpace, Unavailable
 from pacifica.ingest.retention import Retention
 
@@ -49,7 +49,7 @@ def gc(target: Target, *, dry_run: bool, older_than: int | None) -> None:
     if removal.faults:
         raise Unavailable(removal.complaint())
     if not found:
-        screen.say(f"Nothing is older than {retention.keep_s / DAY_S:.0f} days.")
+        screen.say(f"Nothing is older than {counted(round(retention.keep_s / DAY_S), 'day')}.")
 
 
 def _bundles(retention: Retention, *, dry_run: bool) -> Iterator[str]:

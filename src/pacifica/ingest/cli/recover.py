@@ -14,6 +14,7 @@ from pacifica.ingest.cli import screen
 from pacifica.ingest.cli.exits import EPILOG
 from pacifica.ingest.cli.jobs import UNFINISHED, known
 from pacifica.ingest.cli.target import Target
+from pacifica.ingest.cli.text import counted
 from pacifica.ingest.core.errors import NoSuchJob
 from pacifica.ingest.core.states import Kind, Phase
 from pacifica.ingest.local.archive import FolderArchive
@@ -63,7 +64,7 @@ def _watch(service: Service) -> Iterator[Swept]:
     until = time.monotonic() + service.settings.ingest.lease + SPARE_S
     if running:
         screen.say(
-            f"Watching {len(running)} running jobs for a sign of progress, {until - time.monotonic():.0f} s at most."
+            f"Watching {counted(len(running), 'running job')} for a sign of progress, {until - time.monotonic():.0f} s at most."
         )
     pause = threading.Event()
     while running.items() & _signs(service).items() and time.monotonic() < until:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-__all__ = ["clock", "local_time", "rate", "size", "summary"]
+__all__ = ["clock", "counted", "local_time", "rate", "size", "summary"]
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _STEP = 1000
@@ -21,6 +21,11 @@ def size(size_bytes: float) -> str:
 def rate(size_bytes: float, seconds: float) -> str:
     """Throughput: `105.3 MB/s`."""
     return f"{size(size_bytes / max(seconds, 1e-6))}/s"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 day`, `2 days`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def summary(text: str) -> str:
