@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pacifica.ingest.core import strict_json
@@ -176,6 +176,26 @@ def test_what_is_taken_is_what_the_standard_library_takes(text: str) -> None:
     if not list(strict_json.flaws(whole, "[0]", broken=found.broken)):
         assert found.value == expected
         assert json.loads(json.dumps(found.value, allow_nan=False)) == expected
+
+
+@given(st.text(alphabet='[]{},:"\n159eE.- nultrea', max_size=30), st.integers(1, 30))
+@example(" 00", 30)
+@example(" 1.", 1)
+@example('[{"a": 1}, {"b": nul}]', 30)
+@example('\n[\n{"a": 1},\n{"b" 1}]', 3)
+def test_a_fault_is_told_at_the_place_where_the_standard_library_sees_it(text: str, piece: int) -> None:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as fault:
+        expected = fault
+    else:
+        return
+    encoded = text.encode()
+    with pytest.raises(ValueError, match=r".") as found:
+        list(Elements(encoded[start : start + piece] for start in range(0, len(encoded), piece)))
+    # From Python 3.13 on it points at the comma before the end.
+    if "trailing comma" not in expected.msg:
+        assert str(found.value) == str(expected)
 
 
 @given(

@@ -191,16 +191,18 @@ class Elements:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as fault:
-                # It may go on in the next piece.
+                # It may go on in the next piece.  Looking for it moves the text.
+                place = fault.pos - self._at
                 if not self._more():
-                    raise self._told(fault.msg, fault.pos) from None
+                    raise self._told(fault.msg, self._at + place) from None
             except RecursionError:
                 msg = f"lists and objects lie more than {MAX_DEPTH} deep in each other"
                 raise ValueError(msg) from None
             else:
                 # So may a number that ends with the piece, or of which only the beginning is one yet.
+                length = end - self._at
                 if _NUMBER_GOES_ON.fullmatch(self._text, end) is None or not self._more():
-                    self._at = end
+                    self._at += length
                     return value
 
     def _more(self) -> bool:
